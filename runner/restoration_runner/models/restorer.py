@@ -1,0 +1,66 @@
+"""The seam between the runner and a restoration model: what any model must be able to do, and nothing about how.
+
+SeedVR2 is one implementation. A model knows nothing of storage, video files or Kubernetes: it turns frames into
+frames, by the segment's work order, and says what it needs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from restoration_runner.restoration.grid import SegmentWork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """alignment: width and height of the frames must be multiples of it.
+
+    encoder_warmup, decoder_warmup: latents before the first one that counts, so that segment borders do not show.
+    algorithm: name and version of the computation; part of the cache key.
+    """
+
+    alignment: int
+    encoder_warmup: int
+    decoder_warmup: int
+    algorithm: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkReport:
+    """What one call of `Restorer.restore` cost: filled in as it goes on, read when it is through."""
+
+    peak_gpu_memory_bytes: int | None
+    non_finite_values: int
+
+
+class Restorer(Protocol):
+    """A loaded model on its device."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def environment(self) -> dict[str, str]:
+        """What besides the plan decides the bytes: device model, precision, exact knobs, instruction set."""
+        ...
+
+    def restore(self, work: SegmentWork, frames: Iterator[torch.Tensor], *, seed: int) -> Iterator[torch.Tensor]:
+        """Restore the frames that `work` owns.
+
+        frames: `[3, H, W]` float32 in [-1, 1], the scene's frames `work.encode_from` to `work.encode_to` in order;
+            taken one by one, no more than are needed, so that memory does not grow with the segment.
+        Yields `[3, H, W]` float32 on the model's device, not clamped, before colour transfer: the frames
+        `work.first_frame` to `work.last_frame`.
+
+        Raises:
+            RestorationError: `InsufficientGPUMemory` if no exact configuration fits, `GPUFault` if the device fails.
+        """
+        ...
+
+    def report(self) -> WorkReport:
+        """Of the last `restore`."""
+        ...
