@@ -1,0 +1,1 @@
+"""How the shipped `seedvr2-nano` checkpoint is made: data, degradation, training, export."""
