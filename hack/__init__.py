@@ -1,0 +1,1 @@
+"""Programs for developers: the development cluster and the training of the shipped model."""

@@ -1,0 +1,104 @@
+"""What the cluster runs, where its source comes from and how its version is stamped.
+
+Everything is compiled from Go modules pinned by `modules/*/go.mod` and `go.sum`: the same source everywhere, no
+download besides the module proxy, and nothing to trust that go.sum does not name. One module per upstream project whose
+dependencies clash with the others'. Versions are read from go.mod, never repeated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hack.cluster.paths import PACKAGE, cache_folder
+
+MODULES = PACKAGE / "modules"
+
+
+@dataclass(frozen=True)
+class Binary:
+    """One program: `package` built inside `modules/<module>`, versioned like the Go module `source`."""
+
+    name: str
+    module: str
+    source: str
+    package: str
+    cold_build_s: int
+    """Seconds the first build takes on two cores, in the order of the table below; only for telling the user."""
+    stamp: tuple[str, ...] = ()
+    """`-X` linker settings; {version}, {major} and {minor} are filled in. Without them Kubernetes reports v0.0.0."""
+
+    @property
+    def version(self) -> str:
+        """The version that go.mod requires, with its leading v."""
+        return _required_version(MODULES / self.module / "go.mod", self.source)
+
+    @property
+    def linker_flags(self) -> str:
+        """Flags for `go build -ldflags`: no symbol table (a third of the size), and the version."""
+        major, minor, *_ = self.version.removeprefix("v").split(".")
+        settings = [setting.format(version=self.version, major=major, minor=minor) for setting in self.stamp]
+        return " ".join(["-s", "-w", *(f"-X {setting}" for setting in settings)])
+
+    @property
+    def path(self) -> Path:
+        """Where the built program lies. The folder's name holds everything that decides what it does."""
+        digest = hashlib.sha256()
+        for text in (self.package, self.linker_flags):
+            digest.update(text.encode() + b"\0")
+        for file in ("go.mod", "go.sum"):
+            digest.update((MODULES / self.module / file).read_bytes())
+        return cache_folder() / "bin" / f"{self.name}-{self.version}-{digest.hexdigest()[:12]}" / self.name
+
+
+@cache
+def _required_version(go_mod: Path, source: str) -> str:
+    found = re.search(rf"^(?:require )?\s*{re.escape(source)} (v\S+)", go_mod.read_text(), re.MULTILINE)
+    if found is None:
+        raise LookupError(f"{go_mod} does not require {source}")
+    return found[1]
+
+
+def _kubernetes(name: str, cold_build_s: int) -> Binary:
+    variable = "k8s.io/component-base/version.git"
+    stamp = (f"{variable}Version={{version}}", f"{variable}Major={{major}}", f"{variable}Minor={{minor}}")
+    package = f"k8s.io/kubernetes/cmd/{name}"
+    return Binary(name, "kubernetes", "k8s.io/kubernetes", package, cold_build_s, stamp)
+
+
+def _containerd(name: str, cold_build_s: int) -> Binary:
+    source = "github.com/containerd/containerd/v2"
+    stamp = (f"{source}/version.Version={{version}}",)
+    return Binary(name, "containerd", source, f"{source}/cmd/{name}", cold_build_s, stamp)
+
+
+_DISTRIBUTION = "github.com/distribution/distribution/v3"
+
+# In this order: kube-apiserver compiles most of what the others share.
+CONTROL_PLANE: tuple[Binary, ...] = (
+    _kubernetes("kube-apiserver", 366),
+    Binary("etcd", "kubernetes", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", 27),
+    _kubernetes("kube-controller-manager", 76),
+    _kubernetes("kube-scheduler", 7),
+    _kubernetes("kubectl", 28),
+)
+NODE: tuple[Binary, ...] = (
+    _kubernetes("kubelet", 24),
+    _kubernetes("kube-proxy", 11),
+    _containerd("containerd", 93),
+    _containerd("containerd-shim-runc-v2", 2),
+    _containerd("ctr", 4),
+    Binary(
+        "registry",
+        "registry",
+        _DISTRIBUTION,
+        f"{_DISTRIBUTION}/cmd/registry",
+        72,
+        (f"{_DISTRIBUTION}/version.version={{version}}",),
+    ),
+    Binary("coredns", "coredns", "github.com/coredns/coredns", "github.com/coredns/coredns", 115),
+)
+ALL = {binary.name: binary for binary in (*CONTROL_PLANE, *NODE)}

@@ -1,0 +1,71 @@
+"""Compile the cluster's programs once per version and keep them in the cache.
+
+All checkouts share the result and Go's compile cache; one build runs at a time, because two cold builds of Kubernetes
+on a small machine take longer side by side than one after the other. A program appears under its final name only when
+it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from hack.cluster.binaries import MODULES, Binary
+from hack.cluster.console import Console
+from hack.cluster.errors import ClusterError
+from hack.cluster.locks import file_lock
+from hack.cluster.paths import cache_folder
+from hack.cluster.toolchain import ensure_go
+
+
+def missing(binaries: Iterable[Binary]) -> list[Binary]:
+    """Those that are not built yet."""
+    return [binary for binary in binaries if not binary.path.exists()]
+
+
+def ensure_built(binaries: Iterable[Binary], console: Console) -> None:
+    """Build what is missing. Raises ClusterError with the compiler's last lines if a build fails."""
+    wanted = list(binaries)
+    if not missing(wanted):
+        return
+    go = ensure_go(console)
+    with file_lock(cache_folder() / "locks" / "build.lock", purpose="building Go programs", console=console):
+        for leftover in (cache_folder() / "bin").glob(".partial-*"):  # of a build that was killed; we hold the lock
+            shutil.rmtree(leftover)
+        for binary in missing(wanted):  # asked again: whoever held the lock may have built some
+            estimate = f"up to {binary.cold_build_s} s the first time"
+            with console.step(f"building {binary.name} {binary.version} ({estimate})"):
+                _build(go, binary)
+
+
+def _build(go: Path, binary: Binary) -> None:
+    destination = binary.path.parent
+    partial = destination.with_name(f".partial-{destination.name}")
+    partial.mkdir(parents=True)
+    flags: list[str | Path] = [
+        "-mod=readonly",
+        "-trimpath",
+        "-ldflags",
+        binary.linker_flags,
+        "-o",
+        partial / binary.name,
+    ]
+    # GOFLAGS and GOWORK of the user's own projects must not leak in; without cgo the result runs on any libc.
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    try:
+        result = subprocess.run(
+            [go, "build", *flags, binary.package],
+            cwd=MODULES / binary.module,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode:
+            last_lines = "\n".join(f"  {line}" for line in result.stderr.splitlines()[-6:])
+            raise ClusterError(f"Building {binary.name} {binary.version} failed:\n{last_lines}")
+        partial.rename(destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

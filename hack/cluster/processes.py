@@ -1,0 +1,145 @@
+"""Starting servers, recording them, and ending exactly those again.
+
+A process is recorded as its id plus its start time from /proc, and signalled through a pidfd opened and compared before
+use: an id that the kernel has meanwhile given to somebody else is never hit. Nothing is ever ended by name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hack.cluster.errors import ClusterError
+
+LOG_TAIL_LINES = 8
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """One started process. `start_ticks` (clock ticks after boot) tells it from a later one with the same id."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    log: str
+
+
+class ProcessTable:
+    """The servers of one cluster, in start order; the records survive this program in `<folder>/processes`."""
+
+    def __init__(self, folder: Path, *, bound_to_parent: bool) -> None:
+        """`bound_to_parent`: the servers die with this process, even if it is killed. Otherwise they outlive it."""
+        self._records_folder = folder / "processes"
+        self._logs_folder = folder / "logs"
+        self._bound_to_parent = bound_to_parent
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> None:
+        """Start `command` with its output in `logs/<name>.log`, in its own session so that Ctrl-C reaches only us."""
+        self._records_folder.mkdir(parents=True, exist_ok=True)
+        self._logs_folder.mkdir(parents=True, exist_ok=True)
+        log = self._logs_folder / f"{name}.log"
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [*self._leash(), *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        self._children[name] = child
+        ticks = start_ticks(child.pid)
+        if ticks is None:
+            raise ClusterError(f"{name} ended at once; its log is {log}.")
+        order = len(list(self._records_folder.glob("*.json")))
+        record = ProcessRecord(name=name, pid=child.pid, start_ticks=ticks, log=str(log))
+        (self._records_folder / f"{order:02d}-{name}.json").write_text(json.dumps(asdict(record)))
+
+    def _leash(self) -> Sequence[str]:
+        """The command prefix that makes the kernel kill the child when its parent dies.
+
+        The kernel watches the *thread* that forked, so a short-lived thread would take the servers with it.
+        """
+        if not self._bound_to_parent:
+            return ()
+        if threading.current_thread() is not threading.main_thread():
+            raise ClusterError(
+                "Start a control plane from the main thread: its servers die with the thread that starts them."
+            )
+        return ("setpriv", "--pdeathsig", "KILL", "--")
+
+    def records(self) -> list[ProcessRecord]:
+        """Every process started and not yet stopped through this folder, in start order, dead or alive."""
+        paths = sorted(self._records_folder.glob("*.json"))
+        return [ProcessRecord(**json.loads(path.read_text())) for path in paths]
+
+    def wait_until(self, name: str, ready: Callable[[], bool], *, what: str, timeout_s: float = 180) -> None:
+        """Poll `ready` until it holds. Raises ClusterError as soon as process `name` has ended, or at the timeout."""
+        deadline = time.monotonic() + timeout_s
+        record = next(record for record in self.records() if record.name == name)
+        while not ready():
+            if not is_alive(record):
+                raise ClusterError(f"{name} ended before it was ready. The end of its log:\n{_tail(record)}")
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{what} did not come within {timeout_s:.0f} s. {name} says:\n{_tail(record)}")
+            time.sleep(0.05)
+
+    def stop(self, *, grace_s: float = 10) -> None:
+        """End all recorded processes, last started first: SIGTERM, after `grace_s` SIGKILL. Clears the records."""
+        for record in reversed(self.records()):
+            end_process(record, grace_s=grace_s)
+        for child in self._children.values():
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=grace_s)
+        self._children.clear()
+        for path in self._records_folder.glob("*.json"):
+            path.unlink()
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks after boot; None if there is no such process or it is a zombie."""
+    try:
+        # The command name, in parentheses, may itself contain spaces and parentheses: count from the last one.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def is_alive(record: ProcessRecord) -> bool:
+    """Whether the recorded process itself, not a later one with its id, is running."""
+    return start_ticks(record.pid) == record.start_ticks
+
+
+def end_process(record: ProcessRecord, *, grace_s: float) -> None:
+    """End one recorded process and return when it is gone. Does nothing if it has ended already."""
+    try:
+        descriptor = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not is_alive(record):
+            return
+        for signal_number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal_number)
+            if select.select([descriptor], [], [], patience_s)[0]:
+                return
+        raise ClusterError(f"{record.name} (process {record.pid}) does not end; it hangs in the kernel, see `dmesg`.")
+    finally:
+        os.close(descriptor)
+
+
+def _tail(record: ProcessRecord) -> str:
+    lines = Path(record.log).read_text(errors="replace").splitlines()
+    return "\n".join(f"  {line[:300]}" for line in lines[-LOG_TAIL_LINES:])

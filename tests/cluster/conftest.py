@@ -1,0 +1,61 @@
+"""A real control plane for every test in this folder: one per test process, on loopback and free ports, without root.
+
+    def test_something(control_plane: ControlPlane, namespace: str) -> None:
+        control_plane.kubectl("--namespace", namespace, "apply", "--filename", "examples/...")
+
+`control_plane.kubeconfig` is the administrator's; `service_account_kubeconfig` and `user_kubeconfig` give weaker ones.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from hack.cluster.binaries import CONTROL_PLANE
+from hack.cluster.build import ensure_built
+from hack.cluster.console import Console
+from hack.cluster.controlplane import ControlPlane
+from hack.cluster.errors import ClusterError
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build Kubernetes, where it is not cached, before any test's timeout starts to run."""
+    wants_cluster = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
+    if not wants_cluster or session.config.option.collectonly:
+        return
+    try:
+        ensure_built(CONTROL_PLANE, Console())
+    except ClusterError as error:
+        session.config.stash[_BUILD_ERROR] = str(error)
+
+
+_BUILD_ERROR = pytest.StashKey[str]()
+
+
+@pytest.fixture(scope="session")
+def cluster_binaries(request: pytest.FixtureRequest) -> None:
+    """Skips, and in CI fails, where the programs of the control plane can neither be found nor built."""
+    error = request.config.stash.get(_BUILD_ERROR, None)
+    if error is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(error)
+    pytest.skip(error)
+
+
+@pytest.fixture(scope="session")
+def control_plane(cluster_binaries: None) -> Iterator[ControlPlane]:
+    """A running control plane, shared by the session: use `namespace`, and delete what is cluster-scoped."""
+    with ControlPlane() as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A fresh namespace, ready for pods. Deleted afterwards, without waiting."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    control_plane.create_namespace(name)
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
