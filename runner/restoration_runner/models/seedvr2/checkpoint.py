@@ -1,0 +1,185 @@
+"""Weights on disk to modules and back: the one place that knows the official names.
+
+Files use the official key names, whoever made them, so a released checkpoint and ours are read by the same code.
+Reading is strict: every key is accounted for, and an unknown, missing or misshapen one is named. Only safetensors files
+are read; a pickle could run code.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
+from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
+from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.rope import frequencies
+from restoration_runner.models.seedvr2.vae import VideoVae
+
+Rules = tuple[tuple[str, str], ...]
+M = TypeVar("M", bound=nn.Module)
+
+_STREAMS = {"video": "vid", "text": "txt", "both": "all"}
+
+_DIT_BLOCK: Rules = tuple(
+    (rf"^(blocks\.\d+)\.{ours}\.{layer}\.", rf"\1.{official.format(stream)}.")
+    for ours, stream in _STREAMS.items()
+    for layer, official in (
+        ("qkv", "attn.proj_qkv.{}"),
+        ("q_norm", "attn.norm_q.{}"),
+        ("k_norm", "attn.norm_k.{}"),
+        ("out", "attn.proj_out.{}"),
+        ("modulation", "ada.{}"),
+        (r"mlp\.gate", "mlp.{}.proj_in_gate"),
+        (r"mlp\.up", "mlp.{}.proj_in"),
+        (r"mlp\.down", "mlp.{}.proj_out"),
+    )
+)
+
+DIT_RULES: Rules = (
+    (r"^patch_in\.", "vid_in.proj."),
+    (r"^text_in\.", "txt_in."),
+    (r"^time_in\.first\.", "emb_in.proj_in."),
+    (r"^time_in\.second\.", "emb_in.proj_hid."),
+    (r"^time_in\.third\.", "emb_in.proj_out."),
+    (r"^head\.norm\.", "vid_out_norm."),
+    (r"^head\.", "vid_out_ada.out_"),
+    (r"^patch_out\.", "vid_out.proj."),
+    *_DIT_BLOCK,
+)
+
+VAE_RULES: Rules = (
+    (r"^encoder\.levels\.(\d+)\.blocks\.(\d+)\.", r"encoder.down_blocks.\1.resnets.\2."),
+    (r"^encoder\.levels\.(\d+)\.resample\.conv\.", r"encoder.down_blocks.\1.downsamplers.0.conv."),
+    (r"^decoder\.levels\.(\d+)\.blocks\.(\d+)\.", r"decoder.up_blocks.\1.resnets.\2."),
+    (r"^decoder\.levels\.(\d+)\.resample\.expand\.", r"decoder.up_blocks.\1.upsamplers.0.upscale_conv."),
+    (r"^decoder\.levels\.(\d+)\.resample\.conv\.", r"decoder.up_blocks.\1.upsamplers.0.conv."),
+    (r"\.middle\.before\.", ".mid_block.resnets.0."),
+    (r"\.middle\.after\.", ".mid_block.resnets.1."),
+    (r"\.middle\.attention\.norm\.", ".mid_block.attentions.0.group_norm."),
+    (r"\.middle\.attention\.([qkv])\.", r".mid_block.attentions.0.to_\1."),
+    (r"\.middle\.attention\.out\.", ".mid_block.attentions.0.to_out.0."),
+    (r"\.skip\.", ".conv_shortcut."),
+    (r"\.norm_out\.", ".conv_norm_out."),
+)
+
+# Older files of the same VAE name the attention's projections differently.
+_OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def official_name(ours: str, rules: Rules) -> str:
+    """The name in a checkpoint file of one of our parameters."""
+    for pattern, replacement in rules:
+        ours = re.sub(pattern, replacement, ours)
+    return ours
+
+
+def build_dit(
+    config: DitConfig, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype, source: str = "dit"
+) -> NaDiT:
+    """NaDiT with the given weights. `source` names the file in errors.
+
+    Raises RestorationError(ModelInvalid) naming every kind of key that does not fit.
+    """
+    with torch.device("meta"):
+        model = NaDiT(config)
+    # Derived tables that the official files carry; fp32 recomputation is more exact than any stored 16-bit copy.
+    shape = frequencies(config.rope, config.rope_dim).shape
+    tables = {f"blocks.{i}.attn.rope.rope.freqs": shape for i in range(config.layers)}
+    return _fill(model, tensors, DIT_RULES, tables=tables, device=device, dtype=dtype, source=source)
+
+
+def build_vae(
+    config: VaeConfig, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype, source: str = "vae"
+) -> VideoVae:
+    """VideoVae with the given weights; accepts the older attention names too. Errors as for `build_dit`."""
+    with torch.device("meta"):
+        model = VideoVae(config)
+    renamed = {_modern_vae_name(name): tensor for name, tensor in tensors.items()}
+    return _fill(model, renamed, VAE_RULES, tables={}, device=device, dtype=dtype, source=source)
+
+
+def dit_tensors(model: NaDiT) -> dict[str, Tensor]:
+    """Weights under official names, ready to be saved."""
+    return {official_name(name, DIT_RULES): p.detach().contiguous() for name, p in model.named_parameters()}
+
+
+def vae_tensors(model: VideoVae) -> dict[str, Tensor]:
+    """Weights under official names, ready to be saved."""
+    return {official_name(name, VAE_RULES): p.detach().contiguous() for name, p in model.named_parameters()}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU. Raises RestorationError(ModelInvalid) if it cannot be read."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise _invalid(f"{path.name} is missing from the model folder {path.parent}.") from None
+    except (SafetensorError, OSError) as error:
+        raise _invalid(f"{path.name} is not a readable safetensors file: {error}. Fetch the model again.") from error
+
+
+def _modern_vae_name(name: str) -> str:
+    head, dot, tail = name.partition(".attentions.0.")
+    word, point, rest = tail.partition(".")
+    return f"{head}{dot}{_OLD_VAE_NAMES.get(word, word)}{point}{rest}" if dot else name
+
+
+def _fill(
+    model: M,
+    tensors: Mapping[str, Tensor],
+    rules: Rules,
+    *,
+    tables: Mapping[str, torch.Size],
+    device: torch.device,
+    dtype: torch.dtype,
+    source: str,
+) -> M:
+    ours = {official_name(name, rules): name for name, _ in model.named_parameters()}
+    shapes = {official_name(name, rules): p.shape for name, p in model.named_parameters()}
+    _check_keys(tensors, shapes, tables, source=source)
+    weights = {ours[name]: tensors[name].to(device=device, dtype=dtype) for name in shapes}
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _check_keys(
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
+    tables: Mapping[str, torch.Size],
+    *,
+    source: str,
+) -> None:
+    known = {**tables, **shapes}
+    wrong = [
+        f"{name} is {list(tensor.shape)} instead of {list(known[name])}"
+        for name, tensor in tensors.items()
+        if name in known and tensor.shape != known[name]
+    ]
+    problems = [
+        _listing("missing tensors", [name for name in shapes if name not in tensors]),
+        _listing("unknown tensors", [name for name in tensors if name not in known]),
+        _listing("tensors of the wrong shape", wrong),
+        _listing("tensors that are not floating point", [n for n, t in tensors.items() if not t.is_floating_point()]),
+    ]
+    found = "; ".join(problem for problem in problems if problem)
+    if found:
+        raise _invalid(f"{source} does not hold the weights that its configuration describes: {found}.")
+
+
+def _listing(what: str, names: Iterable[str], *, shown: int = 4) -> str:
+    names = list(names)
+    if not names:
+        return ""
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{what}: {', '.join(names[:shown])}{rest}"
+
+
+def _invalid(message: str) -> RestorationError:
+    return RestorationError(FailureReason.MODEL_INVALID, message)

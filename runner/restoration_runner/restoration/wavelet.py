@@ -1,0 +1,38 @@
+"""Wavelet colour transfer: the restored frame keeps its detail and takes its slow colour from the input.
+
+The published form splits both pictures into five bands, `content - B(content) + B(style)`, where B blurs with radius 1,
+2, 4, 8 and 16 in turn. B is linear, so this is `content + B(style - content)`: half the work. Its 3×3 kernel is the
+product of two [1, 2, 1] / 4, and replicated borders separate as well, so each blur is two passes along one axis.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+RADII = (1, 2, 4, 8, 16)
+
+
+def wavelet_transfer(content: Tensor, style: Tensor) -> Tensor:
+    """`content` with the low frequencies of `style`; both `[..., C, H, W]`, result float32, not clamped."""
+    return content.float() + low_pass(style.float() - content.float())
+
+
+def low_pass(x: Tensor) -> Tensor:
+    """B: five blurs of doubling radius over the last two axes of `[..., C, H, W]`."""
+    for radius in RADII:
+        x = _blur(_blur(x, radius, axis=-1), radius, axis=-2)
+    return x
+
+
+def _blur(x: Tensor, radius: int, *, axis: int) -> Tensor:
+    """(x[i - r] + 2 x[i] + x[i + r]) / 4 along one axis, indices clamped to the picture."""
+    size = x.shape[axis]
+    sides = (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius)
+    planes = x.reshape(-1, *x.shape[-3:])
+    padded = F.pad(planes, sides, mode="replicate").reshape(*x.shape[:-2], *_padded_size(x, radius, axis))
+    outer = padded.narrow(axis, 0, size) + padded.narrow(axis, 2 * radius, size)
+    return outer.add_(x, alpha=2).mul_(0.25)
+
+
+def _padded_size(x: Tensor, radius: int, axis: int) -> tuple[int, int]:
+    height, width = x.shape[-2:]
+    return (height, width + 2 * radius) if axis == -1 else (height + 2 * radius, width)
