@@ -1,0 +1,85 @@
+# The commands people type. `make help` lists them; each one prints what it does.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/video-restoration
+# uv from the PATH, else a copy of our own, outside the repository so that all checkouts share it.
+UV := $(or $(shell command -v uv),$(CACHE)/tools/uv-$(UV_VERSION)/bin/uv)
+PYTHON := .venv/bin/python
+REPORTS := out/reports
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --durations=10
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+# ---- setting up
+
+$(CACHE)/tools/uv-%/bin/uv:
+	@echo "installing uv $* with pip into $(CACHE)/tools/uv-$*"
+	@mkdir -p $(CACHE)/tools
+	@python3 -m venv $(CACHE)/tools/uv-$*.partial
+	@$(CACHE)/tools/uv-$*.partial/bin/python -m pip install --quiet --disable-pip-version-check uv==$*
+	@# Scripts in a virtual environment name its path, the program uv does not: it survives the renaming.
+	@rm -rf $(CACHE)/tools/uv-$* && mv $(CACHE)/tools/uv-$*.partial $(CACHE)/tools/uv-$*
+
+.venv/.complete: pyproject.toml uv.lock | $(UV)
+	@echo "installing the locked Python dependencies into .venv (torch among them: 5 GB, minutes the first time)"
+	@$(UV) sync --frozen --all-extras --python 3.11
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.complete ## Python environment with all locked dependencies in .venv
+
+.PHONY: test-tools
+test-tools: setup
+	@$(PYTHON) -m hack.prerequisites ffmpeg
+
+# ---- the main job
+
+.PHONY: demo
+demo: test-tools ## Restore a real clip on a real cluster and show what came out (KUBECONFIG, REGISTRY, S3_ENDPOINT: yours)
+	@$(PYTHON) -m hack.demo
+
+# ---- checks
+
+.PHONY: lint
+lint: setup ## Style, types, import rules, and generated files that no longer match their source
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	$(PYTHON) hack/crds.py --check
+
+.PHONY: test
+test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
+	@mkdir -p $(REPORTS)
+	$(PYTEST) tests --ignore=tests/e2e -n 2 --dist loadgroup --junitxml=$(REPORTS)/test.xml
+
+.PHONY: e2e
+e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse, and the demo (root)
+	@mkdir -p $(REPORTS)
+	$(PYTEST) tests/e2e --junitxml=$(REPORTS)/e2e.xml
+
+# ---- generated files
+
+.PHONY: crds
+crds: setup ## Write crds/*.yaml and the chart's copy from the Python models
+	$(PYTHON) hack/crds.py
+
+# ---- the development cluster
+
+.PHONY: cluster-up
+cluster-up: setup ## Start the development cluster (root); kubeconfig in .dev/cluster/kubeconfig
+	@$(PYTHON) -m hack.cluster up
+
+.PHONY: cluster-status
+cluster-status: setup ## What runs, and where
+	@$(PYTHON) -m hack.cluster status
+
+.PHONY: cluster-down
+cluster-down: setup ## Stop it and leave nothing behind: no process, mount or bridge
+	@$(PYTHON) -m hack.cluster down

@@ -1,0 +1,1 @@
+"""What continuous integration adds to the tests: one summary at the end, and no silent skips."""
