@@ -1,0 +1,95 @@
+"""Where S3 credentials come from: files of a mounted Secret, the platform's identity, or nowhere.
+
+They are read again while the runner works: a film takes hours, and Secrets are rotated meanwhile.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import IamAwsProvider, Provider
+
+from restoration_api.outcome import FailureReason
+from restoration_api.request import CredentialSource, StorageRequest
+from restoration_runner.errors import RestorationError
+
+SECRETS_FOLDER = Path("/var/run/vr/storage")
+CA_FOLDER = Path("/var/run/vr/storage-ca")
+REREAD_SECONDS = 30.0
+"""The kubelet renews a mounted Secret about once a minute."""
+
+
+def secrets_folder(name: str) -> Path:
+    """Where the Secret of storage entry `name` is mounted; `VR_STORAGE_DIR` moves it outside a pod."""
+    return Path(os.environ.get("VR_STORAGE_DIR", SECRETS_FOLDER)) / name
+
+
+def ca_bundle(storage: StorageRequest) -> Path | None:
+    """The entry's own certificate authority, if it has one.
+
+    Raises:
+        RestorationError: `InvalidParameters` if the request promises a bundle that is not mounted.
+    """
+    if not storage.custom_ca:
+        return None
+    path = Path(os.environ.get("VR_STORAGE_CA_DIR", CA_FOLDER)) / storage.name / "ca.crt"
+    if not path.is_file():
+        raise RestorationError(
+            FailureReason.INVALID_PARAMETERS,
+            f"storage entry '{storage.name}' names a CA bundle, but {path} does not exist: "
+            "its ConfigMap must have the key ca.crt",
+        )
+    return path
+
+
+class FileCredentials(Provider):
+    """The keys `access-key`, `secret-key` and optionally `session-token` of a mounted Secret."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._folder = secrets_folder(name)
+        self._read_at = 0.0
+        self._current: Credentials | None = None
+
+    def retrieve(self) -> Credentials:
+        now = time.monotonic()
+        if self._current is None or now - self._read_at > REREAD_SECONDS:
+            self._current = Credentials(
+                self._key("access-key"), self._key("secret-key"), self._optional("session-token")
+            )
+            self._read_at = now
+        return self._current
+
+    def _optional(self, key: str) -> str | None:
+        path = self._folder / key
+        try:
+            return path.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RestorationError(
+                FailureReason.ACCESS_DENIED,
+                f"credentials of storage entry '{self._name}' cannot be read: {path}: {error.strerror}",
+            ) from error
+
+    def _key(self, key: str) -> str:
+        value = self._optional(key)
+        if value is None:
+            raise RestorationError(
+                FailureReason.ACCESS_DENIED,
+                f"credentials of storage entry '{self._name}' are incomplete: its Secret has no key '{key}' "
+                "(needed: access-key and secret-key)",
+            )
+        return value
+
+
+def credentials(storage: StorageRequest) -> Provider | None:
+    """The provider for an entry; none for anonymous access."""
+    match storage.credentials:
+        case CredentialSource.FILES:
+            return FileCredentials(storage.name)
+        case CredentialSource.WORKLOAD_IDENTITY:
+            return IamAwsProvider(region=storage.region)
+        case CredentialSource.ANONYMOUS:
+            return None

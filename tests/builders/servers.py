@@ -1,0 +1,132 @@
+"""Object storage for tests: real servers on loopback, free ports, gone with the test run."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from minio import Minio
+
+from restoration_api.request import Addressing, StorageRequest
+
+ACCESS_KEY = "test-access"
+SECRET_KEY = "test-secret-0123456789"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server; `secrets` is the folder that `VR_STORAGE_DIR` must name."""
+
+    name: str
+    endpoint: str
+    secrets: Path
+
+    @property
+    def storage(self) -> StorageRequest:
+        return StorageRequest(name="default", endpoint=self.endpoint, addressing=Addressing.PATH)
+
+    def client(self) -> Minio:
+        return Minio(self.endpoint.removeprefix("http://"), ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+
+    def make_bucket(self, bucket: str) -> None:
+        client = self.client()
+        if not client.bucket_exists(bucket):
+            client.make_bucket(bucket)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+
+
+def write_secret(folder: Path, *, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> Path:
+    """A mounted Secret of the storage entry `default`, as the kubelet would lay it out."""
+    secret = folder / "secrets" / "default"
+    secret.mkdir(parents=True, exist_ok=True)
+    (secret / "access-key").write_text(access_key)
+    (secret / "secret-key").write_text(secret_key + "\n")
+    return folder / "secrets"
+
+
+@contextlib.contextmanager
+def moto_server(folder: Path) -> Iterator[S3Server]:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _process(command, folder / "moto.log"):
+        server = S3Server("moto", f"http://127.0.0.1:{port}", write_secret(folder))
+        _wait_until_it_writes(server)
+        yield server
+
+
+@contextlib.contextmanager
+def seaweed_server(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS in one process: master, volume server, filer and S3 gateway."""
+    identities = folder / "identities.json"
+    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+    identities.write_text(
+        json.dumps({"identities": [{"name": "test", "credentials": credentials, "actions": ["Admin"]}]})
+    )
+    data = folder / "seaweed"
+    data.mkdir()
+    # Each server also takes its port + 10000 for gRPC unless told otherwise.
+    names = ["s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc"]
+    ports = dict(zip([*names, "filer.port", "filer.port.grpc"], free_ports(8), strict=True))
+    command = [
+        str(Path(sys.executable).parent / "weed"),
+        "server",
+        f"-dir={data}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-volume.max=2000",  # every bucket takes a handful; nothing is reserved for them
+        "-master.volumeSizeLimitMB=64",
+        "-master.volumePreallocate=false",
+        "-s3",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={identities}",
+        *(f"-{name}={port}" for name, port in ports.items()),
+    ]
+    with _process(command, folder / "weed.log"):
+        server = S3Server("seaweed", f"http://127.0.0.1:{ports['s3.port']}", write_secret(folder))
+        _wait_until_it_writes(server)
+        yield server
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "HOME": str(log.parent)})
+        try:
+            yield
+            assert process.poll() is None, f"{command[0]} ended on its own: {log.read_text()[-2000:]}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_it_writes(server: S3Server) -> None:
+    """A port that answers is not yet a store that writes."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            server.make_bucket("ready")
+            server.client().put_object("ready", "probe", _Empty(), 0)
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+class _Empty:
+    def read(self, size: int = -1) -> bytes:
+        return b""
