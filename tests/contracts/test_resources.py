@@ -1,0 +1,186 @@
+"""Objects as the programs read them: the models judge as the API server does, and ignore what they do not know."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tests.builders.crd_cases import Case, cases
+from tests.builders.resources import make_profile, make_vr, parse
+
+from restoration_api.resources import (
+    ConditionType,
+    Part,
+    RestorationProfile,
+    VideoRestoration,
+    VideoRestorationStatus,
+)
+from restoration_api.resources.common import field_name
+from restoration_api.resources.status import Attempt, Attempts
+from restoration_api.schema import custom_resource_definitions
+
+SHARED_CASES = [case for case in cases() if not case.server_only]
+
+
+@pytest.mark.parametrize("case", SHARED_CASES, ids=str)
+def test_model_judges_as_the_table_says(case: Case) -> None:
+    if case.refusal is None:
+        once = parse(case.body())
+        assert type(once).model_validate(once.to_json()) == once
+    else:
+        with pytest.raises(ValidationError):
+            parse(case.body())
+
+
+def test_every_rule_with_a_twin_gives_the_servers_sentence() -> None:
+    """Somebody whose default profile is refused at start reads the same words as with `kubectl apply`."""
+    sentences = str(custom_resource_definitions())
+    ours = [case for case in SHARED_CASES if case.refusal is not None and case.refusal in sentences]
+    assert len(ours) > 50
+    for case in ours:
+        with pytest.raises(ValidationError, match=re.escape(str(case.refusal))):
+            parse(case.body())
+
+
+def test_every_bound_has_a_refused_row() -> None:
+    """A field whose range nobody tries to leave is a field whose range may be wrong."""
+    bounded = {
+        f"{crd['spec']['names']['kind']}.{path}"
+        for crd in custom_resource_definitions().values()
+        for path in _bounded(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], "")
+    }
+    refused = {path for case in cases() if case.refusal for path in _leaves(case)}
+    assert sorted(bounded - refused) == []
+
+
+def test_unknown_fields_are_ignored_everywhere() -> None:
+    """A newer CRD may be installed than the one this program was built with."""
+    body = make_vr({"novelty": {"a": 1}, "output.novelty": 1, "input.clip": {"startMilliseconds": 1, "novelty": 2}})
+    body["status"] = {"novelty": 1, "attempts": {"executions": 2, "novelty": 1}}
+    body["metadata"] |= {"managedFields": [{"manager": "kubectl"}], "selfLink": ""}
+    seen = VideoRestoration.model_validate(body)
+    assert seen.status.attempts.executions == 2
+    assert "novelty" not in str(seen.to_json())
+    assert "managedFields" not in str(seen.to_json())
+
+
+def test_items_of_a_list_need_no_kind() -> None:
+    """The API server leaves `apiVersion` and `kind` out of the elements of a list."""
+    body = make_vr()
+    del body["apiVersion"], body["kind"]
+    assert VideoRestoration.model_validate(body).kind == "VideoRestoration"
+
+
+def test_an_object_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        RestorationProfile.model_validate(make_profile(kind="ClusterRestorationProfile"))
+
+
+def test_defaults_are_those_of_the_schema() -> None:
+    spec = VideoRestoration.model_validate(make_vr()).spec
+    assert spec.to_json() == {
+        "profileRef": {"kind": "ClusterRestorationProfile", "name": "default"},
+        "input": {"uri": "s3://media/raw/clip.mp4"},
+        "output": {
+            "uri": "s3://media/restored/clip.mp4",
+            "overwrite": "IfDifferent",
+            "container": "MP4",
+            "audio": "Auto",
+        },
+        "suspend": False,
+        "retryPolicy": {
+            "maxRetries": 3,
+            "maxInfrastructureRetries": 5,
+            "backoffSeconds": 10,
+            "maxBackoffSeconds": 300,
+        },
+        "cleanup": {"jobTTLSeconds": 3600, "segments": "Delete"},
+        "cache": "Use",
+    }
+
+
+@pytest.mark.parametrize(
+    ("python_name", "json_name"),
+    [
+        ("uri", "uri"),
+        ("job_ttl_seconds", "jobTTLSeconds"),
+        ("ttl_seconds_after_finished", "ttlSecondsAfterFinished"),
+        ("memory_hint_mib", "memoryHintMiB"),
+        ("peak_gpu_memory_bytes", "peakGPUMemoryBytes"),
+        ("gpu_milliseconds", "gpuMilliseconds"),
+        ("multi_gpu", "multiGPU"),
+        ("allow_https", "allowHTTPS"),
+        ("ca_config_map_name", "caConfigMapName"),
+    ],
+)
+def test_field_names(python_name: str, json_name: str) -> None:
+    assert field_name(python_name) == json_name
+
+
+def test_status_is_written_as_kubernetes_writes_it() -> None:
+    """Whole seconds in UTC; unset fields are absent, counters are zero; the same status gives the same text."""
+    status = VideoRestorationStatus(
+        attempts=Attempts(executions=1),
+        attempt_history=(Attempt(execution=1, start_time=datetime(2026, 3, 1, 12, 0, 0, 999999, tzinfo=UTC)),),
+    )
+    assert status.to_json() == {
+        "conditions": [],
+        "attempts": {"executions": 1, "retries": 0, "infrastructureRetries": 0, "disruptions": 0},
+        "attemptHistory": [{"execution": 1, "startTime": "2026-03-01T12:00:00Z"}],
+    }
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Attempt(execution=1, start_time=datetime(2026, 3, 1, 12))
+
+
+def test_conditions_are_looked_up_by_type() -> None:
+    condition = {"status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z", "reason": "Valid", "message": "ok"}
+    status = VideoRestorationStatus.model_validate({"conditions": [condition | {"type": "Accepted"}]})
+    assert status.condition(ConditionType.ACCEPTED) == "True"
+    assert status.condition(ConditionType.FINISHED) is None
+
+
+def test_parts_cannot_be_changed() -> None:
+    spec = VideoRestoration.model_validate(make_vr()).spec
+    with pytest.raises(ValidationError):
+        spec.suspend = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("model", Part.__subclasses__(), ids=lambda model: model.__name__)
+def test_constructors_take_python_names(model: type[Part]) -> None:
+    assert all(name.islower() for name in model.model_fields)
+
+
+def _bounded(node: Mapping[str, Any], path: str) -> list[str]:
+    """Paths of values that can be wrong by more than their type."""
+    limits = {"minimum", "maximum", "multipleOf", "minLength", "maxLength", "pattern", "enum", "minItems", "maxItems"}
+    limits |= {"minProperties", "maxProperties", "x-kubernetes-validations", "required"}
+    found = [path] if path and limits & set(node) else []
+    for name, child in node.get("properties", {}).items():
+        found += _bounded(child, f"{path}.{name}" if path else name)
+    for element in ("items", "additionalProperties"):
+        if element in node:
+            found += _bounded(node[element], path)
+    return found
+
+
+def _leaves(case: Case) -> set[str]:
+    """Every path that the row's changes touch, and the paths above it."""
+    touched: set[str] = set()
+    for path, value in case.changes.items():
+        steps = [step for step in path.split(".") if not step.isdigit()]
+        touched |= {".".join(steps[: length + 1]) for length in range(len(steps))}
+        touched |= {f"{'.'.join(steps)}.{below}" for below in _paths(value)}
+    return {f"{case.kind}.{path}" for path in touched}
+
+
+def _paths(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return {path for item in value for path in _paths(item)}
+    if not isinstance(value, dict):
+        return set()
+    return set(value) | {f"{name}.{path}" for name, child in value.items() for path in _paths(child)}
