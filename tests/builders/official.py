@@ -68,7 +68,7 @@ def _hidden(kind: str, options: Mapping[str, Any]) -> int:
 
 def _separate_layers(options: Mapping[str, Any]) -> int:
     """A number of leading layers, or one flag per layer."""
-    value = options["mm_layers"]
+    value: int | list[bool] = options["mm_layers"]
     if isinstance(value, int):
         return value
     count = sum(value)

@@ -217,10 +217,10 @@ def watch_vae(model: vae.VideoVae) -> dict[str, Tensor]:
         watch(half.conv_in, f"{side}.conv_in")
         watch(half.middle.before, f"{side}.mid.resnet0")
         watch(half.middle, f"{side}.mid")
-        for i, level in enumerate(half.levels):
+        for i, level in enumerate(half.levels.children()):
             watch(level, f"{side}.{'down' if side == 'enc' else 'up'}{i}")
             if side == "dec":
-                watch(level.blocks[-1], f"dec.up{i}.resnets")
+                watch(list(level.get_submodule("blocks").children())[-1], f"dec.up{i}.resnets")
                 if level.resample is not None:
                     watch(level.resample.expand, f"dec.up{i}.upscale_conv")
     return found

@@ -1,0 +1,27 @@
+"""Restoration models behind one seam: `restorer.py` says what a model can do, `load_restorer` gives one."""
+
+from pathlib import Path
+
+from restoration_runner.models.restorer import Restorer
+
+
+def load_restorer(
+    folder: Path, *, device: str = "auto", precision: str = "FP32", threads: int | None = None
+) -> Restorer:
+    """The model in `folder` on its device, ready to restore.
+
+    device: `auto`, `cpu`, `cuda` or `cuda:N`. precision: a name of `restoration_api.request.Precision`.
+    threads: CPU threads, pinned because results may depend on their number; None leaves it to PyTorch.
+
+    Raises:
+        RestorationError: `ModelInvalid` names the file and what is wrong in it; `InvalidParameters` a precision that is
+            not built; `GPUFault` a GPU that is not there.
+    """
+    # Here, because this package is also imported by programs that only want the protocol.
+    from restoration_runner.models.device import compute_dtype, prepare_device
+    from restoration_runner.models.seedvr2.folder import read_folder
+    from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
+
+    dtype = compute_dtype(precision)
+    target = prepare_device(device, threads=threads)
+    return SeedVr2Restorer(read_folder(folder, device=target, dtype=dtype), device=target, dtype=dtype)

@@ -45,6 +45,12 @@ class DitConfig:
     norm_eps: float = 1e-5
     qkv_bias: bool = False
 
+    def __post_init__(self) -> None:
+        if not len(self.window) == len(self.shifted) == self.layers:
+            raise ValueError("window and shifted need one entry per layer")
+        if self.separate_layers > self.layers:
+            raise ValueError("there are fewer layers than separate_layers")
+
     @property
     def inner(self) -> int:
         """Channels of q, of k and of v."""
@@ -81,7 +87,7 @@ class VaeConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A named pair of networks. `dit` is None for the variants whose files exist but whose loading is not offered."""
+    """A named pair of networks."""
 
     name: str
     dit: DitConfig

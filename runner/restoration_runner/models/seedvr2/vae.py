@@ -26,6 +26,10 @@ class StreamState:
         # A clone, because a view would keep the whole padded input alive.
         self._tails[conv] = tail.clone()
 
+    @property
+    def size_bytes(self) -> int:
+        return sum(tail.nbytes for tail in self._tails.values())
+
 
 class CausalConv3d(nn.Conv3d):
     """Convolution whose time window ends at the current frame. Input `[B, C, T, H, W]`; zeros around each frame.

@@ -1,0 +1,83 @@
+"""Choosing and preparing the device: the one place where determinism is switched on.
+
+The same input must give the same bytes on the same kind of machine, however often a segment is computed. So nothing may
+be chosen by clock (no autotuning), no kernel may add in changing order, and matrix products must not be rounded more
+than their type says.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from restoration_api.outcome import FailureReason
+from restoration_api.request import Precision
+from restoration_runner.errors import RestorationError
+
+DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+
+
+def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
+    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`, ready for reproducible work.
+
+    threads: of the CPU. Matrix products of some sizes round differently with another number (measured for 5, 7 and 11
+    rows, and for 24 columns), so whoever promises bytes pins it; it may exceed the cores that are there.
+
+    Raises RestorationError(GPUFault) if a GPU is asked for and none is usable.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RestorationError(
+            FailureReason.GPU_FAULT,
+            "A GPU was asked for, but CUDA finds none: check the node's driver, or run with the CPU device.",
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    # Read by cuBLAS when it starts: its default workspace makes results depend on what else runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # The same switch as `use_deterministic_algorithms`, which also imports the compiler (three seconds at every start).
+    torch.set_deterministic_debug_mode("error")
+    # Filling fresh memory is a debugging aid that costs a pass over it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device(device)
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """Raises RestorationError(InvalidParameters) for a precision that is not built."""
+    if precision not in DTYPES:
+        offered = " or ".join(DTYPES)
+        raise RestorationError(
+            FailureReason.INVALID_PARAMETERS, f"Precision {precision} is not built yet: choose {offered}."
+        )
+    return DTYPES[Precision(precision)]
+
+
+def device_name(device: torch.device) -> str:
+    """What decides bits besides software: the GPU's model, or the CPU's maker and vector instructions."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.multi_processor_count} SM"
+    return f"cpu {_cpu_maker()} {torch.backends.cpu.get_cpu_capability()}{_matrix_instructions()}"
+
+
+def _cpu_maker() -> str:
+    """Mathematics libraries pick their code by the maker too."""
+    return _cpuinfo("vendor_id") or "unknown"
+
+
+def _matrix_instructions() -> str:
+    present = set(_cpuinfo("flags").split())
+    return "".join(f" {name}" for name in ("avx512_bf16", "amx_bf16") if name in present)
+
+
+def _cpuinfo(field: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == field), "")

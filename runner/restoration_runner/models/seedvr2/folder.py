@@ -1,0 +1,110 @@
+"""A model folder: everything a restoration needs, in files that cannot run code.
+
+model.json           dimensions and rules (`ModelDescription`)
+dit.safetensors      transformer weights, official key names
+vae.safetensors      VAE weights, official key names
+text.safetensors     one tensor `positive [L, text_width]`: the embedded prompt
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from restoration_api.base import VersionedContract
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
+from restoration_runner.models.seedvr2.checkpoint import (
+    build_dit,
+    build_vae,
+    dit_tensors,
+    read_tensors,
+    vae_tensors,
+)
+from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
+from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.vae import VideoVae
+
+DESCRIPTION, DIT, VAE, TEXT = "model.json", "dit.safetensors", "vae.safetensors", "text.safetensors"
+PROMPT = "positive"
+
+
+class PosteriorRule(StrEnum):
+    """Which latent the encoder's distribution stands for."""
+
+    MEAN = "Mean"
+    SAMPLE = "Sample"
+
+
+class ModelDescription(VersionedContract):
+    """`model.json`."""
+
+    architecture: Literal["seedvr2"] = "seedvr2"
+    name: str
+    posterior: PosteriorRule
+    encoder_warmup_latents: int = Field(default=4, ge=0)
+    decoder_warmup_latents: int = Field(default=4, ge=0)
+    dit: DitConfig
+    vae: VaeConfig
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The networks on their device; `text [L, text_width]`."""
+
+    description: ModelDescription
+    dit: NaDiT
+    vae: VideoVae
+    text: Tensor
+
+
+def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    """Raises RestorationError(ModelInvalid) naming the file and what is wrong with it."""
+    description = read_description(folder)
+    dit = build_dit(description.dit, read_tensors(folder / DIT), device=device, dtype=dtype, source=DIT)
+    vae = build_vae(description.vae, read_tensors(folder / VAE), device=device, dtype=dtype, source=VAE)
+    text = read_text(folder, description.dit.text_width)
+    return LoadedModel(description, dit, vae, text.to(device=device, dtype=dtype))
+
+
+def write_folder(
+    folder: Path, description: ModelDescription, dit: NaDiT, vae: VideoVae, text: Tensor, *, dtype: torch.dtype
+) -> None:
+    """Write a model folder with weights stored as `dtype`; existing files are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).write_text(description.model_dump_json(by_alias=True, indent=2) + "\n")
+    files = ((DIT, dit_tensors(dit)), (VAE, vae_tensors(vae)), (TEXT, {PROMPT: text}))
+    for name, tensors in files:
+        save_file({key: tensor.to(dtype=dtype, device="cpu") for key, tensor in tensors.items()}, folder / name)
+        (folder / name).chmod(0o644)  # the image's user is not the one who writes the folder
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """`model.json` alone, for what must be known before weights are loaded. Raises RestorationError(ModelInvalid)."""
+    try:
+        return ModelDescription.from_json((folder / DESCRIPTION).read_bytes())
+    except OSError as error:
+        raise _invalid(f"{folder / DESCRIPTION} cannot be read ({error.strerror}): is this a model folder?") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise _invalid(f"{DESCRIPTION}: {where}: {first['msg']}. It describes no model this runner knows.") from error
+
+
+def read_text(folder: Path, width: int) -> Tensor:
+    """The embedded prompt `[L, width]`. Raises RestorationError(ModelInvalid)."""
+    tensors = read_tensors(folder / TEXT)
+    text = tensors.get(PROMPT)
+    if text is None or len(tensors) != 1 or text.ndim != 2 or text.shape[1] != width or not len(text):
+        found = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items()) or "nothing"
+        raise _invalid(f"{TEXT} must hold exactly one tensor, {PROMPT} [L, {width}]; it holds {found}.")
+    return text
+
+
+def _invalid(message: str) -> RestorationError:
+    return RestorationError(FailureReason.MODEL_INVALID, message)

@@ -1,0 +1,169 @@
+"""SeedVR2 as the runner uses it: three streams in a row, encode, denoise in windows, decode.
+
+Each stage takes what it needs from the one before and keeps a bounded past: the VAE's tails, the latents of one
+window. Noise is indexed by the input's frame numbers, blending happens on clean latents in fp32, and encoder and
+decoder start a few latents early, so the result does not depend on where segments begin.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
+from restoration_runner.models.device import device_name
+from restoration_runner.models.restorer import Capabilities, WorkReport
+from restoration_runner.models.seedvr2.folder import LoadedModel, PosteriorRule
+from restoration_runner.models.seedvr2.sampling import denoise, euler_endpoint
+from restoration_runner.models.seedvr2.vae import StreamState, posterior
+from restoration_runner.restoration.blend import WindowBlend
+from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
+from restoration_runner.restoration.noise import Purpose, normal
+
+ALGORITHM = "seedvr2/1"
+"""Raise the number when the same plan gives other frames; it is part of the cache key."""
+
+PRECISION_NAMES = {torch.float32: "FP32", torch.bfloat16: "BF16"}
+
+
+class SeedVr2Restorer:
+    """Implements `models.restorer.Restorer`."""
+
+    def __init__(self, model: LoadedModel, *, device: torch.device, dtype: torch.dtype) -> None:
+        self._description = model.description
+        self._dit, self._vae, self._text = model.dit, model.vae, model.text
+        self._device, self._dtype = device, dtype
+        # Channels-last convolutions are faster on CPUs, slower with cuDNN's plain path.
+        self._memory_format = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+        self._vae.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            alignment=self._description.vae.spatial_stride * max(self._description.dit.patch[1:]),
+            encoder_warmup=self._description.encoder_warmup_latents,
+            decoder_warmup=self._description.decoder_warmup_latents,
+            algorithm=ALGORITHM,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    def environment(self) -> dict[str, str]:
+        found = {"device": device_name(self._device), "precision": PRECISION_NAMES[self._dtype]}
+        if self._device.type == "cpu":
+            found["threads"] = str(torch.get_num_threads())
+        return found
+
+    @torch.no_grad()
+    def restore(self, work: SegmentWork, frames: Iterator[Tensor], *, seed: int) -> Iterator[Tensor]:
+        """See `Restorer.restore`. Holds one chunk of frames, one window of latents and the VAE's tails."""
+        self._non_finite.zero_()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        with device_faults():
+            latents = self._encode(work, frames, seed)
+            yield from self._decode(work, self._denoise(work, latents, seed))
+
+    def report(self) -> WorkReport:
+        is_gpu = self._device.type == "cuda"
+        return WorkReport(
+            peak_gpu_memory_bytes=torch.cuda.max_memory_allocated(self._device) if is_gpu else None,
+            non_finite_values=int(self._non_finite.item()),
+        )
+
+    def _encode(self, work: SegmentWork, frames: Iterator[Tensor], seed: int) -> Iterator[tuple[int, Tensor]]:
+        """Latent numbers and scaled latents `[h, w, 16]` fp32, the encoder's warm-up included."""
+        state = StreamState()
+        clip = _padded(work, frames)
+        for latent in range(work.encode_latent, work.windows[-1].stop):
+            count = 1 if latent == work.encode_latent else TEMPORAL_STRIDE
+            chunk = torch.stack(list(itertools.islice(clip, count)), dim=1)[None].to(self._device, self._dtype)
+            moments = self._vae.encode(chunk.contiguous(memory_format=self._memory_format), state)
+            yield latent, self._condition(moments.float(), work.scene_start + TEMPORAL_STRIDE * latent, seed)
+
+    def _condition(self, moments: Tensor, frame: int, seed: int) -> Tensor:
+        mean, std = posterior(moments)
+        latent = mean[0, :, 0].permute(1, 2, 0)
+        if self._description.posterior is PosteriorRule.SAMPLE:
+            eps = self._normal(seed, Purpose.POSTERIOR, frame, latent.shape)
+            latent = latent + std[0, :, 0].permute(1, 2, 0) * eps
+        return latent * self._description.vae.scaling
+
+    def _denoise(self, work: SegmentWork, latents: Iterator[tuple[int, Tensor]], seed: int) -> Iterator[Tensor]:
+        """Clean latents `[h, w, 16]` fp32, from `work.decode_from` to the segment's end."""
+        blend = WindowBlend(work)
+        held: dict[int, Tensor] = {}
+        pending = list(work.needed)
+        for number, latent in latents:
+            held[number] = latent
+            while pending and work.scene_windows[pending[0]].stop == number + 1:
+                index = pending.pop(0)
+                window = work.scene_windows[index]
+                x0 = self._window([held[i] for i in range(window.start, window.stop)], work, window.start, seed)
+                yield from blend.add(index, x0)
+            first_needed = work.scene_windows[pending[0]].start if pending else number + 1
+            held = {i: value for i, value in held.items() if i >= first_needed}
+
+    def _window(self, latents: list[Tensor], work: SegmentWork, first: int, seed: int) -> Tensor:
+        """One evaluation of the transformer: clean latents `[W, h, w, 16]` fp32."""
+        condition = torch.stack(latents).to(self._dtype)
+        frames = (work.scene_start + TEMPORAL_STRIDE * (first + i) for i in range(len(latents)))
+        draws = [self._normal(seed, Purpose.NOISE, frame, condition.shape[1:]) for frame in frames]
+        # The noise that is subtracted must be the noise the network saw, rounding included.
+        noise = torch.stack(draws).to(self._dtype)
+        return euler_endpoint(noise, denoise(self._dit, noise, condition, self._text))
+
+    def _decode(self, work: SegmentWork, latents: Iterator[Tensor]) -> Iterator[Tensor]:
+        state = StreamState()
+        decoded = (frame for latent in latents for frame in self._decode_latent(latent, state))
+        for frame in itertools.islice(decoded, work.drop_frames, work.drop_frames + work.frames):
+            self._non_finite += frame.isfinite().logical_not().sum()
+            yield frame
+
+    def _decode_latent(self, latent: Tensor, state: StreamState) -> Iterator[Tensor]:
+        """Frames `[3, H, W]` fp32: one for the first latent of a stream, four for each later one."""
+        z = (latent / self._description.vae.scaling).permute(2, 0, 1)[None, :, None].to(self._dtype)
+        video = self._vae.decode(z.contiguous(memory_format=self._memory_format), state)
+        yield from video[0].transpose(0, 1).float().contiguous().unbind(0)
+
+    def _normal(self, seed: int, purpose: Purpose, frame: int, shape: torch.Size) -> Tensor:
+        return normal(seed, purpose, frame, tuple(shape)).to(self._device)
+
+
+def _padded(work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The frames of the work order, then copies of the last one: only the end of a scene is padded.
+
+    Raises ValueError if the frames end early: the caller broke the contract.
+    """
+    expected = work.encode_to - work.encode_from + 1
+    last: Tensor | None = None
+    received = 0
+    for last in itertools.islice(frames, expected):
+        received += 1
+        yield last
+    if last is None or received < expected:
+        raise ValueError(f"got {received} of {expected} frames from frame {work.encode_from} of the scene")
+    yield from itertools.repeat(last)
+
+
+@contextmanager
+def device_faults() -> Iterator[None]:
+    """The device's own errors as sentences."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RestorationError(
+            FailureReason.INSUFFICIENT_GPU_MEMORY,
+            "The GPU's memory is too small for this frame size and window: choose a smaller target, fewer chunk "
+            f"frames or a larger GPU ({str(error).splitlines()[0]})",
+        ) from error
+    except torch.AcceleratorError as error:
+        raise RestorationError(
+            FailureReason.GPU_FAULT, f"The GPU failed during the restoration: {str(error).splitlines()[0]}"
+        ) from error

@@ -1,0 +1,256 @@
+"""A segment's frames depend on the scene, not on where segments begin; a model folder is read strictly."""
+
+import json
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
+from restoration_runner.models import load_restorer
+from restoration_runner.models.restorer import Restorer
+from restoration_runner.models.seedvr2.folder import PosteriorRule
+from restoration_runner.restoration.grid import SegmentWork, scene_segments
+from tests.builders.models import tiny_description, write_tiny_model
+
+# Frames of warm-up that the VAE's convolutions can see at all: with these a segment is exact, not just close.
+EXACT_ENCODER, EXACT_DECODER = 28, 37
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def restorer(model: Path) -> Restorer:
+    return load_restorer(model, device="cpu", precision="FP32")
+
+
+def scene(frames: int, *, height: int = 16, width: int = 16) -> Tensor:
+    """`[F, 3, H, W]` in [-1, 1]."""
+    return torch.rand(frames, 3, height, width, generator=torch.Generator().manual_seed(frames)) * 2 - 1
+
+
+def segments(
+    frames: int, *, start: int = 0, window: int = 3, overlap: int = 1, k: int, e: int, d: int
+) -> list[SegmentWork]:
+    return list(
+        scene_segments(
+            start=start,
+            frames=frames,
+            window=window,
+            overlap=overlap,
+            per_segment=k,
+            encoder_warmup=e,
+            decoder_warmup=d,
+        )
+    )
+
+
+def run(restorer: Restorer, work: SegmentWork, video: Tensor, *, seed: int = 5) -> Tensor:
+    frames = list(restorer.restore(work, iter(video[work.encode_from : work.encode_to + 1]), seed=seed))
+    assert len(frames) == work.frames
+    return torch.stack(frames)
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "overlap", "k"),
+    [
+        (1, 3, 1, 1),
+        (2, 3, 1, 1),
+        (6, 3, 1, 1),
+        (30, 3, 1, 1),
+        (30, 3, 1, 2),
+        (33, 2, 0, 3),
+        (50, 5, 2, 1),
+        (165, 4, 1, 7),
+    ],
+)
+def test_segments_with_full_warmup_equal_one_segment(
+    restorer: Restorer, frames: int, window: int, overlap: int, k: int
+) -> None:
+    video = scene(frames)
+    whole, *none = segments(frames, window=window, overlap=overlap, k=10_000, e=0, d=0)
+    assert none == []
+    parts = segments(frames, window=window, overlap=overlap, k=k, e=EXACT_ENCODER, d=EXACT_DECODER)
+    expected = run(restorer, whole, video)
+    actual = torch.cat([run(restorer, work, video) for work in parts])
+    assert (actual - expected).abs().max() < 1e-5
+
+
+def test_without_warmup_the_border_shows(restorer: Restorer) -> None:
+    """Without either warm-up the difference is visible; otherwise the test above would prove nothing about indices."""
+    video = scene(81)
+    expected = run(restorer, segments(81, k=10_000, e=0, d=0)[0], video)
+    for e, d in ((0, EXACT_DECODER), (EXACT_ENCODER, 0)):
+        work = segments(81, k=4, e=e, d=d)[1]
+        actual = run(restorer, work, video)
+        assert (actual - expected[work.first_frame : work.last_frame + 1]).abs().max() > 1e-3
+
+
+def test_noise_follows_the_input_not_the_scene(restorer: Restorer) -> None:
+    video = scene(5)
+    here, there = segments(5, k=1, e=2, d=2)[0], segments(5, start=8, k=1, e=2, d=2)[0]
+    assert torch.equal(run(restorer, here, video), run(restorer, here, video))
+    assert not torch.equal(run(restorer, here, video), run(restorer, there, video))
+    assert not torch.equal(run(restorer, here, video), run(restorer, here, video, seed=6))
+
+
+def test_threads_are_pinned_and_part_of_the_environment(model: Path) -> None:
+    try:
+        pinned = load_restorer(model, device="cpu", precision="FP32", threads=2)
+        assert torch.get_num_threads() == 2
+        assert pinned.environment()["threads"] == "2"
+    finally:
+        torch.set_num_threads(1)
+
+
+class CountedFrames:
+    """Hands out frames one by one and knows how many of them are still held by somebody."""
+
+    def __init__(self, frames: Tensor) -> None:
+        self._frames = frames
+        self._given: list[weakref.ref[Tensor]] = []
+        self.most_alive = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for frame in self._frames:
+            mine = frame.clone()
+            self._given.append(weakref.ref(mine))
+            self.most_alive = max(self.most_alive, sum(given() is not None for given in self._given))
+            yield mine
+            del mine
+
+
+def test_input_is_streamed(restorer: Restorer) -> None:
+    video = scene(81)
+    work = segments(81, k=10_000, e=0, d=0)[0]
+    counted = CountedFrames(video)
+    restored = restorer.restore(work, iter(counted), seed=0)
+    next(restored)
+    assert len(counted._given) <= 4 * work.windows[0].stop + 1
+    assert sum(1 for _ in restored) == 80
+    assert counted.most_alive <= 6
+
+
+def test_frames_that_end_early_are_a_bug_of_the_caller(restorer: Restorer) -> None:
+    work = segments(9, k=1, e=2, d=2)[0]
+    with pytest.raises(ValueError, match="got 7 of 9 frames"):
+        list(restorer.restore(work, iter(scene(7)), seed=0))
+
+
+def test_report_counts_values_that_are_not_numbers(restorer: Restorer) -> None:
+    work, video = segments(5, k=1, e=2, d=2)[0], scene(5)
+    run(restorer, work, video)
+    assert restorer.report().non_finite_values == 0
+    video[2, 0, 0, 0] = torch.nan
+    run(restorer, work, video)
+    assert restorer.report().non_finite_values > 0
+
+
+def test_posterior_rule_comes_from_the_folder(tmp_path: Path, restorer: Restorer) -> None:
+    description = tiny_description(posterior=PosteriorRule.MEAN)
+    mean = load_restorer(write_tiny_model(tmp_path, description), device="cpu", precision="FP32")
+    work, video = segments(5, k=1, e=2, d=2)[0], scene(5)
+    assert not torch.equal(run(restorer, work, video), run(mean, work, video))
+
+
+def test_bf16_is_close_to_fp32(model: Path, restorer: Restorer) -> None:
+    half = load_restorer(model, device="cpu", precision="BF16")
+    work, video = segments(9, k=1, e=2, d=2)[0], scene(9, height=64, width=64)
+    expected = run(restorer, work, video)
+    error = (run(half, work, video) - expected).norm() / expected.norm()
+    assert error < 0.05
+    assert half.environment()["precision"] == "BF16"
+
+
+def test_capabilities_are_the_folder_s(restorer: Restorer) -> None:
+    capabilities = restorer.capabilities
+    assert (capabilities.alignment, capabilities.encoder_warmup, capabilities.decoder_warmup) == (16, 2, 2)
+
+
+@pytest.mark.parametrize("precision", ["FP16", "FP8", "half"])
+def test_precision_that_is_not_built(model: Path, precision: str) -> None:
+    with pytest.raises(RestorationError) as caught:
+        load_restorer(model, device="cpu", precision=precision)
+    assert caught.value.reason is FailureReason.INVALID_PARAMETERS
+    assert precision in caught.value.message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_gpu_that_is_not_there(model: Path) -> None:
+    with pytest.raises(RestorationError) as caught:
+        load_restorer(model, device="cuda", precision="FP32")
+    assert caught.value.reason is FailureReason.GPU_FAULT
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"architecture": "flash"}, "architecture"),
+        ({"posterior": "Median"}, "posterior"),
+        ({"surprise": 1}, "surprise"),
+        ({"name": None}, "name"),
+    ],
+)
+def test_description_that_is_not_understood(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    path = write_tiny_model(tmp_path) / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RestorationError) as caught:
+        load_restorer(tmp_path, device="cpu", precision="FP32")
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+    assert caught.value.message.startswith(f"model.json: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "sentence"),
+    [
+        ("dit", {"headDims": 32}, "model.json: dit.headDims"),
+        ("dit", {"layers": 5}, "model.json: dit"),
+        ("dit", {"width": 32}, "dit.safetensors does not hold"),
+        ("vae", {"channels": [8, 16, 24, 32]}, "vae.safetensors does not hold"),
+        ("dit", {"textWidth": 64}, "dit.safetensors does not hold"),
+    ],
+)
+def test_dimensions_that_do_not_fit(tmp_path: Path, part: str, change: dict[str, object], sentence: str) -> None:
+    path = write_tiny_model(tmp_path) / "model.json"
+    description = json.loads(path.read_text())
+    description[part] |= change
+    path.write_text(json.dumps(description))
+    with pytest.raises(RestorationError) as caught:
+        load_restorer(tmp_path, device="cpu", precision="FP32")
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+    assert sentence in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["model.json", "dit.safetensors", "vae.safetensors", "text.safetensors"])
+def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    (write_tiny_model(tmp_path) / name).unlink()
+    with pytest.raises(RestorationError) as caught:
+        load_restorer(tmp_path, device="cpu", precision="FP32")
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+    assert name in caught.value.message
+
+
+def test_tiny_model_is_the_same_every_time(tmp_path: Path) -> None:
+    first, second = write_tiny_model(tmp_path / "a"), write_tiny_model(tmp_path / "b")
+    assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
+
+
+def test_work_order_is_not_changed_by_the_window_a_segment_ends_in(restorer: Restorer) -> None:
+    """Only the frames that are owned come out, though the last window reaches further."""
+    works = segments(30, k=1, e=2, d=2)
+    owned = [(work.first_frame, work.last_frame) for work in works]
+    assert owned[0][0] == 0
+    assert owned[-1][1] == 29
+    shortened = replace(works[0], last_frame=works[0].last_frame - 1)
+    video = scene(30)
+    assert torch.equal(run(restorer, shortened, video), run(restorer, works[0], video)[:-1])
