@@ -54,6 +54,8 @@ class StreamFacts(Contract):
     title: str | None = None
     default: bool = False
     attached_picture: bool = False
+    start: str | None = None
+    """Seconds of the first presentation as a fraction, `1/24`; unset where the file does not say."""
 
 
 class VideoFacts(Contract):
@@ -71,6 +73,9 @@ class VideoFacts(Contract):
     field_order: str = "progressive"
     frame_rate: str | None = None
     """`24000/1001`; what the file says, for people. Timestamps are what counts."""
+    traits: tuple[str, ...] = ()
+    """What else changes how the picture is to be shown: `alpha`, `dolby-vision`, `spherical`, `stereo3d`, `mirrored`,
+    `encrypted`."""
     color: ColorFacts
     streams: tuple[StreamFacts, ...] = ()
 

@@ -1,0 +1,204 @@
+"""Encode one segment: HEVC Main 10 in Matroska, the same bytes whoever encodes the same frames.
+
+x265 gives the same bytes for the same frames only if its frame threads are fixed, wavefronts are on, and it does not
+write its options into the stream (`info=0`); the number of pool threads does not matter. Groups of pictures are closed
+and of fixed length and quality is constant (CRF), so a segment's end depends on nothing outside the segment.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import av
+import torch
+from av.container import InputContainer, OutputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from restoration_api.ledger import ColorFacts, ColorRange, EncoderSettings
+from restoration_api.request import Codec
+from restoration_runner.video import pixels, tags
+from restoration_runner.video.source import open_media
+
+PIXEL_FORMAT: Final = "yuv420p10le"
+GOP_SECONDS: Final = 2
+"""A keyframe every two seconds, so that the one at a segment's start looks like any other."""
+FALLBACK_RATE: Final = Fraction(25)
+RATES: Final = (Fraction(1), Fraction(300))
+"""Nominal rates the encoder is told; outside of them its rate model (not the timestamps) would be nonsense."""
+PINNED: Final = "frame-threads=3:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0"
+"""The part of x265's options that decides whether bytes repeat, and whether segments can be joined."""
+
+
+def encoder_settings(*, crf: int, preset: str, frame_rate: str | None, color: ColorFacts) -> EncoderSettings:
+    """Everything that decides the bytes of a segment, for the plan.
+
+    Args:
+        crf: x265's constant rate factor.
+        preset: x265's preset.
+        frame_rate: nominal rate of the input (`VideoFacts.frame_rate`), or None.
+        color: tags of the output (`colour.output_color`).
+    """
+    gop = max(1, round(nominal_rate(frame_rate) * GOP_SECONDS))
+    location = tags.number(tags.CHROMA_LOCATIONS, color.chroma_location)
+    return EncoderSettings(
+        codec=Codec.HEVC,
+        crf=crf,
+        preset=preset,
+        pixel_format=PIXEL_FORMAT,
+        gop_frames=gop,
+        parameters=f"{PINNED}:keyint={gop}:min-keyint={gop}:chromaloc={location}",
+    )
+
+
+def nominal_rate(frame_rate: str | None) -> Fraction:
+    """The rate that the encoder is told. Segments carry no real times: those come from the plan, by rank."""
+    rate = Fraction(frame_rate) if frame_rate else FALLBACK_RATE
+    return min(max(rate, RATES[0]), RATES[1]).limit_denominator(1001 * 300)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenSegment:
+    """`frames_sha256` is over the planes as decoded from the file, so it also proves that the file can be decoded."""
+
+    frames: int
+    frames_sha256: str
+    sha256: str
+    size_bytes: int
+
+
+class SegmentWriter:
+    """Encodes frames as they come; memory does not grow with the segment.
+
+    with SegmentWriter(path, settings=…, color=…, width=…, height=…, frame_rate=…) as writer:
+        writer.write(colour.to_yuv420p10(rgb, color))
+    written = writer.result()
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        settings: EncoderSettings,
+        color: ColorFacts,
+        width: int,
+        height: int,
+        frame_rate: str | None,
+    ) -> None:
+        self._path = path
+        self._color = color
+        self._size = (width, height)
+        self._count = 0
+        self._tick = 1 / nominal_rate(frame_rate)
+        self._container: OutputContainer = av.open(
+            f"file:{path}", "w", format="matroska", container_options={"fflags": "+bitexact"}
+        )
+        self._stream = self._add_stream(settings)
+
+    def _add_stream(self, settings: EncoderSettings) -> VideoStream:
+        options = {
+            "crf": str(settings.crf),
+            "preset": str(settings.preset),
+            "profile": "main10",
+            "x265-params": f"{settings.parameters}:log-level=error",
+        }
+        stream = self._container.add_stream("libx265", rate=1 / self._tick, options=options)
+        context = stream.codec_context
+        context.width, context.height = self._size
+        context.pix_fmt = settings.pixel_format
+        context.time_base = self._tick
+        context.sample_aspect_ratio = Fraction(1)
+        tag(context, self._color)
+        return stream
+
+    def write(self, planes: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Append a frame: Y `[H, W]`, U and V `[H/2, W/2]`, 10-bit values in int16, on any device."""
+        frame = VideoFrame(*self._size, PIXEL_FORMAT)
+        # Through int16 bits: torch's uint16 has no copy from other types on every device.
+        y, u, v = (plane.to("cpu").view(torch.uint16) for plane in planes)
+        pixels.fill(frame, (y, u, v))
+        tag(frame, self._color)
+        frame.pts = self._count
+        frame.time_base = self._tick
+        self._container.mux(self._stream.encode(frame))
+        self._count += 1
+
+    def close(self) -> None:
+        """Flush the encoder and close the file."""
+        try:
+            if self._count:
+                self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
+
+    def result(self) -> WrittenSegment:
+        """Decode the closed file and describe it.
+
+        Raises:
+            RestorationError: the file just written cannot be decoded.
+        """
+        count, frames_sha256 = hash_frames(self._path)
+        if count != self._count:
+            raise RuntimeError(f"{self._count} frames were encoded into {self._path.name}, {count} come out")
+        with self._path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return WrittenSegment(
+            frames=count, frames_sha256=frames_sha256, sha256=sha256, size_bytes=self._path.stat().st_size
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._container.close()
+
+
+def tag(target: VideoFrame | VideoCodecContext, color: ColorFacts) -> None:
+    """Set the four colour tags of a frame or of a codec context (encoders differ in which of the two they read)."""
+    target.colorspace = tags.number(tags.MATRICES, color.matrix)
+    target.color_primaries = tags.number(tags.PRIMARIES, color.primaries)
+    target.color_trc = tags.number(tags.TRANSFERS, color.transfer)
+    target.color_range = tags.FULL if color.range is ColorRange.FULL else tags.LIMITED
+
+
+class FrameHash:
+    """sha256 over the decoded planes of a run of frames: rows without padding, Y then U then V, little-endian."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.frames = 0
+
+    def update(self, frame: VideoFrame) -> None:
+        for plane in pixels.planes(frame):
+            self._hash.update(plane.contiguous().view(torch.uint8).numpy().tobytes())
+        self.frames += 1
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def hash_frames(path: Path) -> tuple[int, str]:
+    """Number of frames in a segment, and the hash of their planes."""
+    found = FrameHash()
+    with open_media(path) as container:
+        for frame in decode_all(container):
+            found.update(frame)
+    return found.frames, found.hexdigest()
+
+
+def decode_all(container: InputContainer) -> Iterator[VideoFrame]:
+    """All frames of the only video stream of a file of ours."""
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    return container.decode(stream)
