@@ -52,7 +52,7 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
-	$(PYTHON) hack/crds.py --check
+	$(PYTHON) -m hack.crds --check
 
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
@@ -68,7 +68,7 @@ e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse,
 
 .PHONY: crds
 crds: setup ## Write crds/*.yaml and the chart's copy from the Python models
-	$(PYTHON) hack/crds.py
+	$(PYTHON) -m hack.crds
 
 # ---- the development cluster
 
