@@ -68,7 +68,7 @@ class ControlPlane:
         self.kubeconfig = self.folder / "admin.kubeconfig"
         """Kubeconfig of a cluster administrator (group system:masters)."""
         self.processes = ProcessTable(self.folder, bound_to_parent=not settings.outlives_starter)
-        self._ports = PortLeases(address=settings.address)
+        self._ports = PortLeases()  # the one server that pods may reach, the API server, then has a well-known port
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class ControlPlane:
         """A kubeconfig of `user`, by client certificate. Without RBAC bindings this user may do next to nothing."""
         name = f"user-{_slug(user)}"
         pair = self._authority.issue(name, common_name=user, organizations=groups)
-        return self._write_kubeconfig(name, pair, namespace=namespace)
+        return self.write_kubeconfig(name, pair, namespace=namespace)
 
     def service_account_kubeconfig(self, *, namespace: str, name: str, valid_for_s: int = 24 * 3600) -> Path:
         """A kubeconfig of an existing service account, by the same kind of token that a pod of it would mount."""
@@ -133,7 +133,14 @@ class ControlPlane:
             "spec": {"expirationSeconds": valid_for_s},
         }
         token = self.api.create(path, body)["status"]["token"]
-        return self._write_kubeconfig(f"service-account-{namespace}-{name}", Token(token), namespace=namespace)
+        return self.write_kubeconfig(f"service-account-{namespace}-{name}", Token(token), namespace=namespace)
+
+    def write_kubeconfig(self, name: str, identity: KeyPair | Token, *, namespace: str = "default") -> Path:
+        """Write `<folder>/<name>.kubeconfig` for `identity`. Returns its path."""
+        path = self.folder / f"{name}.kubeconfig"
+        return write_kubeconfig(
+            path, server=self.server, authority=self.authority, identity=identity, namespace=namespace
+        )
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
         """Run the real kubectl as administrator and return its standard output. Raises ClusterError if it fails."""
@@ -146,6 +153,12 @@ class ControlPlane:
         if check and result.returncode:
             raise ClusterError(f"kubectl {' '.join(map(str, arguments))} failed: {result.stderr.strip()}")
         return result.stdout
+
+    def issue(
+        self, name: str, *, common_name: str, organizations: Sequence[str] = (), hosts: Sequence[str] = ()
+    ) -> KeyPair:
+        """A certificate of the cluster's authority, for the node's own components."""
+        return self._authority.issue(name, common_name=common_name, organizations=organizations, hosts=hosts)
 
     def create_namespace(self, name: str) -> None:
         """Create a namespace and return when pods can be created in it: when it has its default service account."""
@@ -259,7 +272,7 @@ class ControlPlane:
     def _start_controllers(self) -> None:
         for name in ("kube-controller-manager", "kube-scheduler"):
             pair = self._authority.issue(name, common_name=f"system:{name}")
-            kubeconfig = self._write_kubeconfig(name, pair)
+            kubeconfig = self.write_kubeconfig(name, pair)
             command: list[str | Path] = [
                 ALL[name].path,
                 f"--kubeconfig={kubeconfig}",
@@ -284,12 +297,6 @@ class ControlPlane:
             "kube-controller-manager",
             lambda: self.api.answers(path),
             what=f"The service account default of {namespace}",
-        )
-
-    def _write_kubeconfig(self, name: str, identity: KeyPair | Token, *, namespace: str = "default") -> Path:
-        path = self.folder / f"{name}.kubeconfig"
-        return write_kubeconfig(
-            path, server=self.server, authority=self.authority, identity=identity, namespace=namespace
         )
 
 

@@ -7,7 +7,6 @@ the kernel's ephemeral ports, and each is guarded by a file lock for as long as 
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import socket
@@ -21,6 +20,7 @@ from hack.cluster.locks import release, try_lock
 
 # Linux hands out ephemeral ports from 32768 on; below 20000 live well-known services.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
+_IP_FREEBIND = 15  # from linux/in.h; Python 3.11 has no name for it
 
 
 class PortLeases:
@@ -62,12 +62,15 @@ class PortLeases:
         self.close()
 
 
-def port_is_free(address: str, port: int) -> bool:
-    """Whether a server could listen on `address:port` now. An address this machine does not have yet counts as free."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def port_is_free(address: str, port: int, *, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
+    """Whether a server could listen on `address:port` now, even if this machine gets the address only later."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind is socket.SOCK_STREAM:
+            # A server that has just ended leaves connections behind; they do not keep the next one from listening.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         try:
             probe.bind((address, port))
-        except OSError as error:
-            return error.errno == errno.EADDRNOTAVAIL  # the bridge is not there yet, so nobody listens on it
+        except OSError:
+            return False
     return True

@@ -25,11 +25,11 @@ LOG_TAIL_LINES = 8
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """One started process. `start_ticks` (clock ticks after boot) tells it from a later one with the same id."""
+    """One started process. `started` tells it from a later one with the same id, even after a reboot."""
 
     name: str
     pid: int
-    start_ticks: int
+    started: str
     log: str
 
 
@@ -58,11 +58,11 @@ class ProcessTable:
                 start_new_session=True,
             )
         self._children[name] = child
-        ticks = start_ticks(child.pid)
-        if ticks is None:
+        started = start_of(child.pid)
+        if started is None:
             raise ClusterError(f"{name} ended at once; its log is {log}.")
-        order = len(list(self._records_folder.glob("*.json")))
-        record = ProcessRecord(name=name, pid=child.pid, start_ticks=ticks, log=str(log))
+        order = 1 + max((int(path.name.split("-")[0]) for path in self._records_folder.glob("*.json")), default=0)
+        record = ProcessRecord(name=name, pid=child.pid, started=started, log=str(log))
         (self._records_folder / f"{order:02d}-{name}.json").write_text(json.dumps(asdict(record)))
 
     def _leash(self) -> Sequence[str]:
@@ -84,10 +84,16 @@ class ProcessTable:
         return [ProcessRecord(**json.loads(path.read_text())) for path in paths]
 
     def wait_until(self, name: str, ready: Callable[[], bool], *, what: str, timeout_s: float = 180) -> None:
-        """Poll `ready` until it holds. Raises ClusterError as soon as process `name` has ended, or at the timeout."""
+        """Poll `ready` until it holds (an OSError counts as "not yet").
+
+        Raises ClusterError as soon as process `name` has ended, or at the timeout.
+        """
         deadline = time.monotonic() + timeout_s
         record = next(record for record in self.records() if record.name == name)
-        while not ready():
+        while True:
+            with suppress(OSError):
+                if ready():
+                    return
             if not is_alive(record):
                 raise ClusterError(f"{name} ended before it was ready. The end of its log:\n{_tail(record)}")
             if time.monotonic() > deadline:
@@ -95,30 +101,38 @@ class ProcessTable:
             time.sleep(0.05)
 
     def stop(self, *, grace_s: float = 10) -> None:
-        """End all recorded processes, last started first: SIGTERM, after `grace_s` SIGKILL. Clears the records."""
+        """End all recorded processes, last started first."""
         for record in reversed(self.records()):
-            end_process(record, grace_s=grace_s)
-        for child in self._children.values():
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=grace_s)
-        self._children.clear()
-        for path in self._records_folder.glob("*.json"):
+            self.stop_one(record.name, grace_s=grace_s)
+
+    def stop_one(self, name: str, *, grace_s: float = 10) -> None:
+        """End one process (SIGTERM, after `grace_s` SIGKILL) and forget it. Nothing happens if it is not recorded."""
+        for path in self._records_folder.glob(f"[0-9][0-9]-{name}.json"):
+            end_process(ProcessRecord(**json.loads(path.read_text())), grace_s=grace_s)
             path.unlink()
+        child = self._children.pop(name, None)
+        if child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=grace_s)  # ended above; this collects it, so that no zombie stays
 
 
-def start_ticks(pid: int) -> int | None:
-    """Start time of a process in clock ticks after boot; None if there is no such process or it is a zombie."""
+def start_of(pid: int) -> str | None:
+    """Boot id and start time (clock ticks after boot) of a process; None if it does not run or is a zombie."""
     try:
         # The command name, in parentheses, may itself contain spaces and parentheses: count from the last one.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
+    return None if fields[0] in {"Z", "X"} else f"{_boot_id()}/{fields[19]}"
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def is_alive(record: ProcessRecord) -> bool:
     """Whether the recorded process itself, not a later one with its id, is running."""
-    return start_ticks(record.pid) == record.start_ticks
+    return start_of(record.pid) == record.started
 
 
 def end_process(record: ProcessRecord, *, grace_s: float) -> None:
