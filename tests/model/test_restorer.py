@@ -85,7 +85,7 @@ def test_segments_with_full_warmup_equal_one_segment(
     assert (actual - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(("warm", "cold"), [((28, 0), (0, 0)), ((28, 4), (28, 0))], ids=["encoder", "decoder"])
+@pytest.mark.parametrize(("warm", "cold"), [((28, 1), (1, 1)), ((28, 4), (28, 1))], ids=["encoder", "decoder"])
 def test_without_warmup_the_border_shows(restorer: Restorer, warm: tuple[int, int], cold: tuple[int, int]) -> None:
     """Both warm-ups matter here; otherwise the test above would prove nothing about indices."""
     video = scene(81)

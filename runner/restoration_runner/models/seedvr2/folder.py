@@ -42,13 +42,13 @@ class PosteriorRule(StrEnum):
 
 
 class ModelDescription(VersionedContract):
-    """`model.json`."""
+    """`model.json`. At least one latent of warm-up each: the first of a stream stands for one frame, not four."""
 
     architecture: Literal["seedvr2"] = "seedvr2"
     name: str
     posterior: PosteriorRule
-    encoder_warmup_latents: int = Field(default=4, ge=0)
-    decoder_warmup_latents: int = Field(default=4, ge=0)
+    encoder_warmup_latents: int = Field(default=4, ge=1)
+    decoder_warmup_latents: int = Field(default=4, ge=1)
     dit: DitConfig
     vae: VaeConfig
 
