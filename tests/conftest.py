@@ -1,4 +1,4 @@
-"""A real control plane for every test in this folder: one per test process, on loopback and free ports, without root.
+"""A real control plane for the tests that ask for one: one per test process, on loopback and free ports, without root.
 
     def test_something(control_plane: ControlPlane, namespace: str) -> None:
         control_plane.kubectl("--namespace", namespace, "apply", "--filename", "examples/...")

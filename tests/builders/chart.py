@@ -1,0 +1,52 @@
+"""The chart as helm renders it: `rendered({"crds.install": False})` gives the objects, by kind and name.
+
+Tests of the operator take its rights from here (`cluster_role_rules`), so that it never runs with more than users give it.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hack.cluster.console import SILENT
+from hack.cluster.toolchain import ensure_helm
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "video-restoration-operator"
+RELEASE, NAMESPACE = "vr", "video-restoration"
+FULL_NAME = "vr-video-restoration-operator"
+
+Body = dict[str, Any]
+
+
+@cache
+def helm_program() -> Path:
+    """The real helm."""
+    return ensure_helm(SILENT)
+
+
+def helm(*arguments: str | Path, kubeconfig: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run helm; the caller looks at the exit code."""
+    access = ["--kubeconfig", kubeconfig] if kubeconfig else []
+    return subprocess.run([helm_program(), *arguments, *access], capture_output=True, text=True, timeout=120)
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """`--set-json` flags for values written by path: `{"rbac.create": False}`."""
+    return [f"--set-json={path}={json.dumps(value)}" for path, value in values.items()]
+
+
+def rendered(values: Mapping[str, Any] | None = None) -> dict[tuple[str, str], Body]:
+    """All objects of the chart by (kind, name). Fails the test with helm's own words if it does not render."""
+    result = helm("template", RELEASE, CHART, f"--namespace={NAMESPACE}", *as_flags(values or {}))
+    assert result.returncode == 0, result.stderr
+    objects = [body for body in yaml.safe_load_all(result.stdout) if body]
+    return {(body["kind"], body["metadata"]["name"]): body for body in objects}
+
+
+def cluster_role_rules() -> list[Body]:
+    """What the operator may do."""
+    rules: list[Body] = rendered()["ClusterRole", FULL_NAME]["rules"]
+    return rules

@@ -1,0 +1,135 @@
+"""What helm makes of the chart's values, and which values it refuses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, helm, rendered
+
+CRD_NAMES = {
+    "videorestorations.videorestoration.dev",
+    "restorationprofiles.videorestoration.dev",
+    "clusterrestorationprofiles.videorestoration.dev",
+}
+DIGEST = "sha256:" + "0f" * 32
+
+
+def deployment(values: Mapping[str, Any] | None = None) -> Body:
+    return rendered(values)["Deployment", FULL_NAME]
+
+
+def pod_spec(values: Mapping[str, Any] | None = None) -> Body:
+    spec: Body = deployment(values)["spec"]["template"]["spec"]
+    return spec
+
+
+def environment(values: Mapping[str, Any] | None = None) -> dict[str, str]:
+    return {entry["name"]: entry.get("value", "") for entry in pod_spec(values)["containers"][0]["env"]}
+
+
+def test_helm_lint_finds_nothing() -> None:
+    result = helm("lint", CHART, "--strict", *as_flags({"defaultProfile.storage": [{"name": "media"}]}))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[WARNING]" not in result.stdout
+
+
+def test_one_operator_at_a_time() -> None:
+    spec = deployment()["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_selector_matches_the_pods_and_survives_an_upgrade() -> None:
+    spec = deployment({"podLabels": {"team": "media"}})["spec"]
+    labels, selector = spec["template"]["metadata"]["labels"], spec["selector"]["matchLabels"]
+    assert selector.items() <= labels.items()
+    assert labels["team"] == "media"
+    # Selectors are immutable: nothing that changes with a version may be in them.
+    assert not {"app.kubernetes.io/version", "helm.sh/chart"} & set(selector)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({"repository": "registry.example/op"}, "registry.example/op:0.1.0"),
+        ({"repository": "registry.example/op", "tag": "edge"}, "registry.example/op:edge"),
+        ({"repository": "registry.example/op", "tag": "edge", "digest": DIGEST}, f"registry.example/op@{DIGEST}"),
+    ],
+)
+def test_image_reference(image: Mapping[str, str], expected: str) -> None:
+    assert pod_spec({"image": image})["containers"][0]["image"] == expected
+    assert environment({"runner.image": image})["VR_RUNNER_IMAGE"] == expected
+
+
+def test_service_links_cannot_reach_the_settings() -> None:
+    # A Service named vr-http would otherwise define VR_HTTP_PORT.
+    assert pod_spec()["enableServiceLinks"] is False
+
+
+def test_crds_are_upgraded_with_the_release_and_kept_without_it() -> None:
+    crds = {name: body for (kind, name), body in rendered().items() if kind == "CustomResourceDefinition"}
+    assert set(crds) == CRD_NAMES
+    for body in crds.values():
+        assert body["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("values", "absent"),
+    [
+        ({"crds.install": False}, {"CustomResourceDefinition"}),
+        ({"rbac.create": False, "rbac.aggregateToDefaultRoles": False}, {"ClusterRole", "ClusterRoleBinding"}),
+        ({"serviceAccount.create": False}, {"ServiceAccount"}),
+    ],
+)
+def test_parts_that_can_be_left_out(values: Mapping[str, Any], absent: set[str]) -> None:
+    full, without = {kind for kind, _ in rendered()}, {kind for kind, _ in rendered(values)}
+    assert full - without == absent
+
+
+def test_default_profile_reaches_the_operator_as_a_file() -> None:
+    storage = [{"name": "media", "endpoint": "https://minio.media.svc:9000", "secretName": "media-s3"}]
+    objects = rendered({"defaultProfile.storage": storage})
+    profile = yaml.safe_load(objects["ConfigMap", FULL_NAME]["data"]["default-profile.yaml"])
+    assert profile["storage"] == storage
+    assert profile["model"] == {"name": "seedvr2-nano", "source": {"builtin": {}}}
+    assert profile["gpu"]["count"] == 0
+    pod = objects["Deployment", FULL_NAME]["spec"]["template"]["spec"]
+    [volume] = [volume for volume in pod["volumes"] if volume.get("configMap")]
+    [mount] = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == volume["name"]]
+    assert volume["configMap"]["name"] == FULL_NAME
+    assert environment()["VR_DEFAULT_PROFILE_FILE"] == f"{mount['mountPath']}/default-profile.yaml"
+
+
+def test_another_model_source_replaces_the_builtin_one() -> None:
+    values = {"defaultProfile.model.source": {"builtin": None, "persistentVolumeClaim": {"claimName": "weights"}}}
+    profile = yaml.safe_load(rendered(values)["ConfigMap", FULL_NAME]["data"]["default-profile.yaml"])
+    assert profile["model"]["source"] == {"persistentVolumeClaim": {"claimName": "weights"}}
+
+
+def test_the_account_is_bound_where_the_operator_runs() -> None:
+    objects = rendered({"serviceAccount.name": "restorer"})
+    [subject] = objects["ClusterRoleBinding", FULL_NAME]["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "restorer", "namespace": NAMESPACE}
+    assert objects["Deployment", FULL_NAME]["spec"]["template"]["spec"]["serviceAccountName"] == "restorer"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"image.repository": ""}, "/image/repository"),
+        ({"image.digest": "0f0f"}, "/image/digest"),
+        ({"image.pullPolicy": "Sometimes"}, "/image/pullPolicy"),
+        ({"crds.instal": True}, "/crds"),
+        ({"defaultProfle": {}}, "defaultProfle"),
+        ({"log.level": "verbose"}, "/log/level"),
+        ({"defaultProfile.storage": [{"endpoint": "https://minio"}]}, "/defaultProfile/storage/0"),
+        ({"defaultProfile.storage": [{"name": "a", "endpoint": "minio:9000"}]}, "/defaultProfile/storage/0/endpoint"),
+        ({"defaultProfile.model.source.hostPath": {"path": "/models"}}, "/defaultProfile/model/source"),
+        ({"defaultProfile.gpu.count": -1}, "/defaultProfile/gpu/count"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(values: Mapping[str, Any], named: str) -> None:
+    result = helm("template", "vr", CHART, *as_flags(values))
+    assert result.returncode != 0
+    assert named in result.stderr
