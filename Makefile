@@ -36,7 +36,7 @@ setup: .venv/.complete ## Python environment with all locked dependencies in .ve
 
 .PHONY: test-tools
 test-tools: setup
-	@$(PYTHON) -m hack.prerequisites ffmpeg
+	@$(PYTHON) -m hack.prerequisites
 
 # ---- the main job
 

@@ -1,44 +1,29 @@
-"""Debian packages that a command needs: names them, then installs what is missing.
+"""Programs from Debian that tests and demo need beside the Python environment: named, then installed where missing.
 
-`python -m hack.prerequisites NAME…`. Nothing is installed unannounced, and without root the remedy is one sentence.
+    python -m hack.prerequisites
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
+from pathlib import Path
+
+from hack.cluster.console import Console
+from hack.cluster.errors import ClusterError
+from hack.cluster.packages import Package, install
+
+MEDIA_PACKAGES = (Package("ffmpeg", Path("/usr/bin/ffprobe"), "judging videos by a program that is not ours"),)
 
 
-def missing(packages: list[str]) -> list[str]:
-    """Those that dpkg does not know as installed."""
-    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]
-    listing = subprocess.run(query, capture_output=True, text=True, check=False).stdout
-    installed = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
-    return [name for name in packages if name not in installed]
-
-
-def install(packages: list[str]) -> None:
-    """Install `packages` with apt. Raises SystemExit with one sentence where that cannot be done."""
-    names = " ".join(packages)
-    if shutil.which("apt-get") is None:
-        raise SystemExit(f"This machine has no apt-get; install what Debian calls {names} and run this again.")
-    if os.geteuid() != 0:
-        raise SystemExit(f"Missing Debian packages: {names}. Run `sudo apt-get install {names}` and try again.")
-    print(f"installing Debian packages: {names}", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-qq", "--yes", "--no-install-recommends", *packages]):
-        result = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
-        if result.returncode:
-            raise SystemExit(f"apt-get {command[0]} failed: {result.stderr.strip().splitlines()[-1]}")
-
-
-def main() -> None:
-    needed = missing(sys.argv[1:])
-    if needed and shutil.which("dpkg-query") is not None:
-        install(needed)
+def main() -> int:
+    """Install what is missing. Returns the process's exit code."""
+    try:
+        install(MEDIA_PACKAGES, Console())
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

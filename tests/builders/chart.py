@@ -1,6 +1,6 @@
 """The chart as helm renders it: `rendered({"crds.install": False})` gives the objects, by kind and name.
 
-Tests of the operator take its rights from here (`cluster_role_rules`), so that it never runs with more than users give it.
+Tests of the operator take its rights from here (`cluster_role_rules`), so that it never runs with more than users have.
 """
 
 import json

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hack.cluster.controlplane import ControlPlane
-
 from tests.builders.chart import CHART, FULL_NAME, Body, as_flags, cluster_role_rules, helm, rendered
 from tests.builders.resources import make_profile, make_vr
 

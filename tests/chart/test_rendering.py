@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, helm, rendered
 
 CRD_NAMES = {
