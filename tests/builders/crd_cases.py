@@ -18,8 +18,8 @@ PROFILE_KINDS = ("ClusterRestorationProfile", "RestorationProfile")
 class Case:
     """`refusal` is part of the API server's message, None where the object must be accepted.
 
-    `server_only` marks what Python does not share on purpose: it ignores unknown fields, and nulls in place of defaults
-    never reach it.
+    `server_only` marks what tolerant reading does not share on purpose: it ignores unknown fields, and nulls in place
+    of defaults never reach it.
     """
 
     kind: str

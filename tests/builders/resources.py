@@ -54,10 +54,15 @@ def make_profile(
     return _body(kind, metadata, _PROFILE_SPEC, changes)
 
 
+def model_of(kind: str) -> type[VideoRestoration] | type[ClusterRestorationProfile] | type[RestorationProfile]:
+    """The model of a kind."""
+    models = (VideoRestoration, ClusterRestorationProfile, RestorationProfile)
+    return {model.__name__: model for model in models}[kind]
+
+
 def parse(body: Body) -> VideoRestoration | ClusterRestorationProfile | RestorationProfile:
     """The object as the operator sees it."""
-    models = (VideoRestoration, ClusterRestorationProfile, RestorationProfile)
-    return {model.__name__: model for model in models}[body["kind"]].model_validate(body)
+    return model_of(body["kind"]).model_validate(body)
 
 
 def changed(document: Body, changes: Mapping[str, Any]) -> Body:

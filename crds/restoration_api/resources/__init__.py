@@ -6,6 +6,7 @@ objects with them.
 
 from restoration_api.resources.common import API_VERSION, GROUP, VERSION, Condition, Metadata, OwnerReference, Part
 from restoration_api.resources.profile import ClusterRestorationProfile, ProfileSpec, ProfileStatus, RestorationProfile
+from restoration_api.resources.reading import read_strictly
 from restoration_api.resources.restoration import VideoRestoration, VideoRestorationSpec
 from restoration_api.resources.status import ConditionType, Phase, VideoRestorationStatus
 
@@ -26,4 +27,5 @@ __all__ = [
     "VideoRestoration",
     "VideoRestorationSpec",
     "VideoRestorationStatus",
+    "read_strictly",
 ]

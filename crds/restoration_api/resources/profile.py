@@ -396,5 +396,5 @@ class RestorationProfile(_Profile):
         }
         for path, value in forbidden.items():
             if value is not None:
-                raise ValueError(f"spec.{path} belongs to ClusterRestorationProfile only")
+                raise ValueError(f"spec.{path}: only a ClusterRestorationProfile has this field")
         return self
