@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ _DEFAULT_MIRROR = "http://deb.debian.org/debian"
 _SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_OUTPUT_LINES = 12  # of a failed command, shown to the user
 # Whole folders of a Debian system that no program reads.
 _BALLAST = ("usr/share/doc", "usr/share/man", "usr/share/info", "var/cache/apt", "var/lib/apt/lists", "var/log")
 
@@ -70,7 +72,7 @@ def build_image(
             if base_image is None:
                 options.append("--pull-never")  # the base is in the storage, and no registry has it
             arguments = [f"--build-arg=BASE_IMAGE={base}", f"--file={dockerfile}", f"--tag={reference}"]
-            builder.run("build", *options, *arguments, context)
+            builder.build([*options, *arguments, context], console)
         with console.step(f"pushing {name} to {registry}"):
             digest = builder.push(reference, plain_http=registry == REGISTRY)
     return f"{registry}/{REPOSITORY}/{name}@{digest}"
@@ -101,10 +103,24 @@ class Builder:
         """Run one buildah command; its standard output. Raises ClusterError with the last lines of its output."""
         result = self._execute(arguments)
         if result.returncode:
-            lines = (result.stdout + result.stderr).strip().splitlines()[-12:]
+            lines = (result.stdout + result.stderr).strip().splitlines()[-_OUTPUT_LINES:]
             output = "\n".join(f"  {line}" for line in lines)
             raise ClusterError(f"buildah {arguments[0]} failed:\n{output}")
         return result.stdout.strip()
+
+    def build(self, arguments: Sequence[str | Path], console: Console) -> None:
+        """Run `buildah build`, printing each step as it starts: installing torch takes minutes without a word."""
+        command = [*self._program, "build", *map(str, arguments)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            lines: deque[str] = deque(maxlen=_OUTPUT_LINES)
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if line.startswith(("STEP", "[")) and "STEP" in line:
+                    console.say(f"  {line.strip()[:100]}")
+        if process.returncode:
+            output = "\n".join(f"  {line}" for line in lines)
+            raise ClusterError(f"buildah build failed:\n{output}")
 
     def has(self, image: str) -> bool:
         """Whether the storage holds `image`."""

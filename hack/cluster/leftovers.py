@@ -50,7 +50,7 @@ def shims(containerd_socket: Path) -> list[ProcessRecord]:
 
 
 def mounts_below(folders: Iterable[Path]) -> list[Path]:
-    """Mount points under `folders`, deepest and latest first."""
+    """Mount points under `folders`, deepest first."""
 
     def mount_points() -> Iterator[Path]:
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -58,7 +58,8 @@ def mounts_below(folders: Iterable[Path]) -> list[Path]:
             yield Path(line.split()[4].encode().decode("unicode_escape"))
 
     wanted = list(folders)
-    return [point for point in mount_points() if any(point.is_relative_to(folder) for folder in wanted)][::-1]
+    found = [point for point in mount_points() if any(point.is_relative_to(folder) for folder in wanted)]
+    return sorted(found, key=lambda point: len(point.parts), reverse=True)
 
 
 def unmount_below(folders: Iterable[Path]) -> None:

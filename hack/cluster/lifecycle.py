@@ -31,7 +31,7 @@ from hack.cluster.packages import NODE_PACKAGES, install
 from hack.cluster.paths import CHECKOUT, DEV_FOLDER, NODE_STATE, cache_folder
 from hack.cluster.ports import PortLeases
 from hack.cluster.preflight import problems
-from hack.cluster.processes import ProcessTable, is_alive
+from hack.cluster.processes import ProcessRecord, ProcessTable, is_alive
 from hack.cluster.services import REGISTRY, start_dns, start_registry, start_s3, wait_for_dns, wait_for_s3
 
 
@@ -102,6 +102,15 @@ class Node:
     def exists(self) -> bool:
         """Whether a node, or anything of one that ended badly, is on this machine."""
         return bridge_exists() or bool(mounts_below([NODE_STATE])) or (NODE_STATE / "processes").exists()
+
+    def records(self) -> list[ProcessRecord]:
+        """The servers that were started, dead or alive."""
+        return self._processes.records()
+
+    @property
+    def containerd_socket(self) -> Path:
+        """Where this node's containerd listens."""
+        return self._containerd.socket
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
