@@ -1,6 +1,6 @@
 """Programs from Debian that tests and demo need beside the Python environment: named, then installed where missing.
 
-    python -m hack.prerequisites
+python -m hack.prerequisites
 """
 
 from __future__ import annotations

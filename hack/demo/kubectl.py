@@ -41,7 +41,8 @@ class Kubectl:
         self, *arguments: str, stdin: str | None = None, timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl and return whatever it answered, refusals included."""
-        command = [self.program, "--kubeconfig", self.kubeconfig, "--namespace", self.namespace, *arguments]
+        access: list[str | Path] = ["--kubeconfig", self.kubeconfig, "--namespace", self.namespace]
+        command = [self.program, *access, *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def apply(self, *manifests: Manifest) -> None:
