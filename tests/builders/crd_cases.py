@@ -250,6 +250,7 @@ VIDEO_RESTORATION: Rows = (
     *one_of("cache", "Use", "Bypass", wrong="Ignore"),
     *accept("managedBy", "kueue.x-k8s.io/multikueue", "a/b"),
     *refuse("managedBy", "should match", "no-slash", "a/b/c", "A/b"),
+    *refuse("managedBy", "should be at least 1 chars", ""),
     *refuse("managedBy", "may not be more than 63", "a/" + "b" * 62),
 )
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -32,6 +33,14 @@ def server(control_plane: ControlPlane) -> Iterator[ApiServer]:
     control_plane.kubectl("wait", "--for=condition=Established", *names)
     with ApiServer(control_plane.kubeconfig) as api:
         yield api
+
+
+@pytest.fixture(scope="module")
+def own_namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """For tests that need a stored object, and none that others would see."""
+    control_plane.create_namespace("crd-validation")
+    yield "crd-validation"
+    control_plane.kubectl("delete", "namespace", "crd-validation", "--wait=false")
 
 
 # -- the table --------------------------------------------------------------------------------------------------------
@@ -131,9 +140,9 @@ UPDATES: list[tuple[Mapping[str, Any], Mapping[str, Any], str | None]] = [
 
 @pytest.mark.parametrize(("created", "update", "refused"), UPDATES, ids=str)
 def test_updates(
-    server: ApiServer, namespace: str, created: Mapping[str, Any], update: Mapping[str, Any], refused: str | None
+    server: ApiServer, own_namespace: str, created: Mapping[str, Any], update: Mapping[str, Any], refused: str | None
 ) -> None:
-    stored = _created(server, make_vr(created, namespace=namespace))
+    stored = _created(server, make_vr(created, name=f"update-{uuid4().hex}", namespace=own_namespace))
     answer = server.replace(stored | {"spec": changed(stored["spec"], update)}, DRY_RUN)
     if refused is None:
         assert answer.accepted, answer.message
@@ -275,10 +284,9 @@ STATUSES: list[tuple[Body, str | None]] = [
 
 
 @pytest.fixture(scope="module")
-def restoration(server: ApiServer, control_plane: ControlPlane) -> Body:
+def restoration(server: ApiServer, own_namespace: str) -> Body:
     """One stored restoration that tests of the status write to, with dry runs only."""
-    control_plane.create_namespace("crd-status")
-    return _created(server, make_vr(namespace="crd-status"))
+    return _created(server, make_vr(namespace=own_namespace))
 
 
 @pytest.mark.parametrize(("status", "refusal"), STATUSES, ids=lambda value: str(value)[:60])
