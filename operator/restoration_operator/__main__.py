@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the operator until it is told to stop."""
     try:
-        from restoration_operator import main as program
+        from restoration_operator.main import main as program
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("restoration_operator", "restoration_api"):
             raise
@@ -17,7 +17,7 @@ def main() -> None:
             f"video-restoration-operator needs the module {error.name!r}, which is not installed: "
             "pip install 'video-restoration[operator]'"
         )
-    sys.exit(program.main())
+    sys.exit(program())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Everything an administrator may decide about the operator itself; what concerns a restoration is in profiles.
 
-One source: environment variables with the prefix `VR_` (`runner_image` is `VR_RUNNER_IMAGE`). The chart renders them, and
-the process refuses to start on a value it cannot use, because a setting that is silently ignored is a wrong setting.
+One source: environment variables with the prefix `VR_` (`runner_image` is `VR_RUNNER_IMAGE`). The chart renders them,
+and the process refuses to start on a value it cannot use: a setting that is silently ignored is a wrong setting.
 Set `enableServiceLinks: false` on the operator's pod: a Service named `vr-http` would else define `VR_HTTP_PORT`.
 """
 

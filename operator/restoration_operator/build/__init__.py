@@ -1,0 +1,1 @@
+"""What the operator creates, as pure functions: names, the request, the snapshot and the Job. No I/O, no clock."""

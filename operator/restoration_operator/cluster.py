@@ -1,0 +1,381 @@
+"""Every call to the Kubernetes API that the operator makes itself; its watches are kopf's.
+
+Three rules live here, so that no caller can forget them:
+
+* one status apply: server-side, on `/status`, one field manager, always with the `resourceVersion` that was decided on.
+  A stale apply without it answers 200 and un-finishes a finished object, and meets a namesake (measured);
+* one delete: always with a propagation policy and a uid precondition. A raw DELETE of a Job leaves its pod running;
+* a fence before every write: a leader whose lease is overdue must not write.
+
+What it needs to be allowed (watches of kopf included; the chart's roles say the same, and a test compares them):
+
+    videorestoration.dev  videorestorations             get list watch delete
+    videorestoration.dev  videorestorations/status      patch
+    videorestoration.dev  restorationprofiles           list watch
+    videorestoration.dev  clusterrestorationprofiles    list watch           cluster-wide, optional (`cluster_profiles`)
+    batch                 jobs                          get list watch create delete patch
+    (core)                pods                          list watch
+    (core)                configmaps                    get create
+    (core)                events                        list
+    (core)                nodes                         get                  cluster-wide, optional
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from restoration_api.resources import API_VERSION, VideoRestoration
+from restoration_operator import metrics
+from restoration_operator.decide.types import Propagation
+from restoration_operator.views import MANAGED_BY_LABEL, MANAGER, UID_LABEL, JobView, Listing, WarningEvent
+
+Json = dict[str, Any]
+
+OURS: Final = f"{MANAGED_BY_LABEL}={MANAGER}"
+"""Label selector of the Jobs and pods that the operator watches."""
+CRD_PATH: Final = f"/apis/{API_VERSION}"
+PAGE_OBJECTS: Final = 500
+IN_A_POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+REJECTIONS: Final = (400, 403, 405, 413, 422)
+"""Answers that mean "this object will not do", as opposed to "not now"."""
+KINDS: Final = {
+    "VideoRestoration": "videorestorations",
+    "RestorationProfile": "restorationprofiles",
+    "ClusterRestorationProfile": "clusterrestorationprofiles",
+}
+
+
+class ApiError(Exception):
+    """The API server answered with an error; `message` is its own sentence."""
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the API server understood and refused: policy, quota, schema."""
+        return self.status in REJECTIONS
+
+
+class UnreachableError(Exception):
+    """No answer: refused, reset or timed out. A write may or may not have happened."""
+
+
+class Stored(Enum):
+    """What became of a status apply."""
+
+    CONFLICT = "the object has changed since it was read"
+    GONE = "the object does not exist any more"
+
+
+@dataclass(frozen=True)
+class Created:
+    """What lies at a name after a create: ours, or what was there before."""
+
+    body: Json
+    existed: bool
+
+
+class Cluster:
+    """One connection pool to the API server."""
+
+    def __init__(
+        self, api: client.ApiClient, *, timeout_seconds: float = 30, fence: Callable[[], None] = lambda: None
+    ) -> None:
+        self._api = api
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._fence = fence
+
+    # Reading.
+
+    async def list_all(self, path: str, *, selector: str | None = None, fields: str | None = None) -> Listing:
+        """Every object under a collection's path, read page by page.
+
+        Raises:
+            ApiError: 404 where the resource itself does not exist.
+        """
+        query: dict[str, Any] = {"limit": PAGE_OBJECTS}
+        query.update({"labelSelector": selector} if selector else {})
+        query.update({"fieldSelector": fields} if fields else {})
+        items: list[Json] = []
+        while True:
+            page = await self._call("GET", path, query=query)
+            items.extend(page["items"])
+            if not page["metadata"].get("continue"):
+                return Listing(items=items, version=int(page["metadata"]["resourceVersion"]))
+            query["continue"] = page["metadata"]["continue"]
+
+    async def restoration(self, namespace: str, name: str) -> Json | None:
+        """A VideoRestoration."""
+        return await self._get(f"{collection('VideoRestoration', namespace)}/{quote(name)}")
+
+    async def job(self, namespace: str, name: str) -> Json | None:
+        """A Job."""
+        return await self._get(f"{jobs_path(namespace)}/{quote(name)}")
+
+    async def children(self, namespace: str, uid: str) -> tuple[Listing, Listing]:
+        """Jobs and pods of one restoration, Jobs first: a Job that has ended then shows its ended pod."""
+        selector = f"{OURS},{UID_LABEL}={uid}"
+        jobs = await self.list_all(jobs_path(namespace), selector=selector)
+        return jobs, await self.list_all(pods_path(namespace), selector=selector)
+
+    async def config_map(self, namespace: str, name: str) -> Json | None:
+        """A ConfigMap."""
+        return await self._get(f"/api/v1/namespaces/{quote(namespace)}/configmaps/{quote(name)}")
+
+    async def newest_warning(self, namespace: str, uid: str, now: datetime) -> WarningEvent:
+        """The newest core Event of type Warning about one object."""
+        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": PAGE_OBJECTS}
+        page = await self._call("GET", f"/api/v1/namespaces/{quote(namespace)}/events", query=query)
+        newest: Json = max(page["items"], key=_event_time, default={})
+        return WarningEvent(reason=newest.get("reason", ""), message=newest.get("message", ""), read_at=now)
+
+    async def node_is_ready(self, name: str) -> bool | None:
+        """Whether a node is ready; False if it does not exist, None where the operator may not read nodes."""
+        try:
+            node = await self._get(f"/api/v1/nodes/{quote(name)}")
+        except ApiError as error:
+            if error.status == 403:
+                return None
+            raise
+        conditions = (node or {}).get("status", {}).get("conditions") or ()
+        return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+    # Writing.
+
+    async def apply_status(self, restoration: VideoRestoration, status: Json) -> Json | Stored:
+        """Store the whole status of a restoration, if the object is still the one that was decided on."""
+        meta = restoration.metadata
+        path = f"{collection('VideoRestoration', meta.namespace)}/{quote(meta.name)}/status"
+        return await self._apply("VideoRestoration", path, meta.namespace, meta.name, meta.resource_version, status)
+
+    async def apply_profile_status(
+        self, kind: str, namespace: str | None, name: str, resource_version: str, status: Json
+    ) -> Json | Stored:
+        """The same for a profile of either kind."""
+        path = f"{collection(kind, namespace)}/{quote(name)}/status"
+        return await self._apply(kind, path, namespace, name, resource_version, status)
+
+    async def create_config_map(self, manifest: Json) -> Created:
+        """Create a ConfigMap, or read the one that lies at its name.
+
+        Raises:
+            ApiError: `rejected` where policy or quota does not allow it.
+        """
+        namespace = manifest["metadata"]["namespace"]
+        path = f"/api/v1/namespaces/{quote(namespace)}/configmaps"
+        return await self._create(path, manifest, "create_config_map")
+
+    async def create_job(self, manifest: Json) -> Created:
+        """Create a Job, or read the one that lies at its name.
+
+        Raises:
+            ApiError: `rejected` where policy, quota or schema does not allow it.
+        """
+        return await self._create(jobs_path(manifest["metadata"]["namespace"]), manifest, "create_job")
+
+    async def try_job(self, manifest: Json) -> None:
+        """Have a Job judged by the API server without creating it.
+
+        Raises:
+            ApiError: `rejected` where it would not do.
+        """
+        path = jobs_path(manifest["metadata"]["namespace"])
+        await self._call("POST", path, query={"dryRun": "All"}, body=manifest)
+
+    async def delete_job(self, job: JobView, propagation: Propagation) -> Json | None:
+        """Delete a Job and its pods; returns it while it waits for them, None once it is gone."""
+        return await self._delete(f"{jobs_path(job.namespace)}/{quote(job.name)}", job.uid, propagation, "delete_job")
+
+    async def delete_restoration(self, namespace: str, name: str, uid: str) -> None:
+        """Delete a VideoRestoration whose own time has come, and what it owns."""
+        path = f"{collection('VideoRestoration', namespace)}/{quote(name)}"
+        await self._delete(path, uid, Propagation.BACKGROUND, "delete_restoration")
+
+    async def set_job_ttl(self, job: JobView, seconds: int) -> Json | None:
+        """Let the TTL controller remove a finished Job; None if it is gone or another has its name."""
+        patch = {"metadata": {"uid": job.uid}, "spec": {"ttlSecondsAfterFinished": seconds}}
+        path = f"{jobs_path(job.namespace)}/{quote(job.name)}"
+        try:
+            return await self._write(
+                "PATCH", path, patch, verb="set_job_ttl", content_type="application/merge-patch+json"
+            )
+        except ApiError as error:
+            if error.status in (404, 409):
+                return None
+            raise
+
+    # How.
+
+    async def _apply(
+        self, kind: str, path: str, namespace: str | None, name: str, resource_version: str, status: Json
+    ) -> Json | Stored:
+        if not resource_version:
+            raise ValueError(f"status apply of {kind} {name} without a resourceVersion")
+        metadata = {
+            "name": name,
+            "resourceVersion": resource_version,
+            **({"namespace": namespace} if namespace else {}),
+        }
+        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": status}
+        try:
+            return await self._write(
+                "PATCH",
+                path,
+                body,
+                verb="apply_status",
+                query={"fieldManager": MANAGER, "force": "true"},
+                content_type="application/apply-patch+yaml",
+            )
+        except ApiError as error:
+            if error.status == 409:
+                return Stored.CONFLICT
+            if error.status == 404:
+                return Stored.GONE
+            raise
+
+    async def _create(self, path: str, manifest: Json, verb: str) -> Created:
+        query = {"fieldManager": MANAGER}
+        try:
+            return Created(await self._write("POST", path, manifest, verb=verb, query=query), existed=False)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        found = await self._get(f"{path}/{quote(manifest['metadata']['name'])}")
+        if found is None:
+            raise ApiError(409, "AlreadyExists", "an object of this name was just removed")
+        return Created(found, existed=True)
+
+    async def _delete(self, path: str, uid: str, propagation: Propagation, verb: str) -> Json | None:
+        """The only delete of the operator. An object that is gone, or whose name another has, is no error."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation.value,
+            "preconditions": {"uid": uid},
+        }
+        try:
+            answer = await self._write("DELETE", path, options, verb=verb)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+            return None
+        return answer if answer.get("metadata", {}).get("deletionTimestamp") else None
+
+    async def _get(self, path: str) -> Json | None:
+        try:
+            return await self._call("GET", path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _write(
+        self,
+        method: str,
+        path: str,
+        body: Json,
+        *,
+        verb: str,
+        query: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        self._fence()
+        outcome = "error"
+        try:
+            answer = await self._call(method, path, query=query, body=body, content_type=content_type)
+            outcome = "ok"
+            return answer
+        except ApiError as error:
+            outcome = str(error.status)
+            raise
+        finally:
+            metrics.WRITES.labels(verb, outcome).inc()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        url = f"{path}?{urlencode(query)}" if query else path
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        request = await self._api.param_serialize(
+            method=method, resource_path=url, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            answer = await self._api.call_api(*request, _request_timeout=self._timeout)
+            text: bytes = await answer.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnreachableError(f"{method} {path}: {error!r}") from error
+        if answer.status >= 400:
+            raise _error(answer.status, text, answer.headers)
+        parsed: Json = json.loads(text)
+        return parsed
+
+
+async def connect() -> client.ApiClient:
+    """A client for the cluster that KUBECONFIG names, else for the one the process runs in.
+
+    Raises:
+        kubernetes.aio.config.ConfigException: there is neither.
+    """
+    configuration = client.Configuration()
+    if os.environ.get("KUBECONFIG") or not IN_A_POD:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return client.ApiClient(configuration)
+
+
+def collection(kind: str, namespace: str | None) -> str:
+    """Path of our objects of a kind, in one namespace or in all."""
+    place = f"/namespaces/{quote(namespace)}" if namespace else ""
+    return f"{CRD_PATH}{place}/{KINDS[kind]}"
+
+
+def jobs_path(namespace: str | None) -> str:
+    """Path of Jobs, in one namespace or in all."""
+    return "/apis/batch/v1/jobs" if namespace is None else f"/apis/batch/v1/namespaces/{quote(namespace)}/jobs"
+
+
+def pods_path(namespace: str | None) -> str:
+    """Path of pods, in one namespace or in all."""
+    return "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace)}/pods"
+
+
+def _event_time(event: Json) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ApiError:
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
+    pause = headers.get("Retry-After", "")
+    return ApiError(
+        status,
+        answer.get("reason") or "Unknown",
+        answer.get("message") or text[:1024].decode(errors="replace"),
+        retry_after_seconds=float(pause) if pause.isdecimal() else None,
+    )

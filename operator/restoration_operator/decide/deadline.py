@@ -1,0 +1,40 @@
+"""How long a restoration may wait for its first pod, and how long its executions may run together.
+
+Running time is counted by the kubelet (`activeDeadlineSeconds` on the pod), so waiting for a GPU is free; each
+execution is given what the earlier ones left over. The start deadline counts from the moment the Job controller began
+to work on the Job, which leaves out suspension, Kueue's queue and waiting for a slot of the profile.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from restoration_api.resources import ProfileSpec, VideoRestorationSpec, VideoRestorationStatus
+from restoration_operator.views import JobView
+
+START_DEADLINE_EXCEEDED: Final = "StartDeadlineExceeded"
+
+
+def active_seconds_left(spec: VideoRestorationSpec, profile: ProfileSpec, status: VideoRestorationStatus) -> int | None:
+    """Seconds that the next execution may run; None without a deadline, 0 or less when they are used up."""
+    default = profile.defaults.active_deadline_seconds if profile.defaults else None
+    whole = spec.active_deadline_seconds or default
+    if whole is None:
+        return None
+    used = sum(
+        ((attempt.end_time - attempt.start_time).total_seconds())
+        for attempt in status.attempt_history
+        if attempt.start_time and attempt.end_time
+    )
+    return int(whole - used)
+
+
+def start_deadline(
+    spec: VideoRestorationSpec, profile: ProfileSpec | None, status: VideoRestorationStatus, job: JobView
+) -> datetime | None:
+    """When the first pod must run; None without a deadline, or once one has run."""
+    default = profile.defaults.start_deadline_seconds if profile and profile.defaults else None
+    seconds = spec.start_deadline_seconds or default
+    began = job.started or job.created
+    if seconds is None or began is None or status.start_time is not None or job.suspended:
+        return None
+    return began + timedelta(seconds=seconds)

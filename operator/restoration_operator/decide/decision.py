@@ -1,0 +1,329 @@
+"""Joins the policies: from an observation to the status that should be stored and the actions that follow from it."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final, assert_never
+
+from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome
+from restoration_api.resources import ConditionType, Phase, ProfileSpec, VideoRestorationStatus
+from restoration_api.resources.status import InputStatus, OutputStatus, Worker
+from restoration_operator.build.job import Execution, Plan, build_job
+from restoration_operator.build.names import job_name
+from restoration_operator.decide import agreement, attempts, deadline, execution, placement, progress, timings
+from restoration_operator.decide.admission import Impossible, Refused, Terms
+from restoration_operator.decide.cleanup import is_finished
+from restoration_operator.decide.conditions import (
+    ACCEPTED,
+    NOT_SCHEDULED,
+    Facts,
+    State,
+    current,
+    earliest,
+    report,
+)
+from restoration_operator.decide.types import (
+    CreateJob,
+    Decision,
+    DeleteJob,
+    Ending,
+    EnsureSnapshot,
+    Observation,
+    Profile,
+    Propagation,
+)
+from restoration_operator.views import PodView, Terminated
+
+LOOK_AT_NODE_AGAIN: Final = timedelta(seconds=30)
+
+OUR_NAME: Final = "videorestoration.dev/operator"
+"""Value of `spec.managedBy` under which this operator acts; unset means the same."""
+
+
+def decide(seen: Observation, now: datetime) -> Decision:
+    """What should be stored and done now. Pure: the same observation and time give the same decision.
+
+    `now` is in whole seconds, the resolution of every time in a status.
+    """
+    restoration = seen.restoration
+    if restoration.spec.managed_by not in (None, OUR_NAME):
+        return Decision(status=restoration.status)
+    if is_finished(restoration):
+        # Sticky. Only the generation is acknowledged: `suspend` and the TTLs stay mutable, and kstatus waits for it.
+        generation = restoration.metadata.generation
+        return Decision(status=restoration.status.model_copy(update={"observed_generation": generation}))
+    situation = execution.situation(seen, now)
+    match situation:
+        case execution.Unclear():
+            return Decision(status=restoration.status, looks=(situation.look,))
+        case execution.Idle():
+            return _prepare(seen, restoration.status.attempts.executions + 1, now)
+        case execution.Reserved():
+            return _prepare(seen, situation.number, now)
+        case execution.Active():
+            return _follow(seen, situation, now)
+        case execution.Leaving():
+            return _wait(seen, now)
+        case execution.Ended():
+            return _conclude(seen, situation, now)
+        case _:
+            assert_never(situation)
+
+
+def _prepare(seen: Observation, number: int, now: datetime) -> Decision:
+    """No Job of this number was ever seen: agree on terms, reserve the number, then create."""
+    settled = agreement.terms(seen, now)
+    match settled:
+        case agreement.Unread():
+            return Decision(status=seen.restoration.status, looks=(settled.look,))
+        case Refused():
+            return _refuse(seen, settled, now)
+        case Impossible():
+            return _finish(seen, _failure(FailureReason.INVALID_PARAMETERS, settled.message), now)
+        case agreement.Tampered():
+            return _finish(seen, _failure(FailureReason.SNAPSHOT_TAMPERED, settled.message), now)
+        case Terms():
+            pass
+        case _:
+            assert_never(settled)
+    left = deadline.active_seconds_left(seen.restoration.spec, settled.profile.spec, seen.restoration.status)
+    if left is not None and left <= 0:
+        used_up = "activeDeadlineSeconds of running time are used up by earlier executions"
+        return _finish(seen, _failure(FailureReason.DEADLINE_EXCEEDED, used_up), now)
+    if seen.restoration.spec.suspend:
+        suspended = Facts(phase=Phase.SUSPENDED, accepted=ACCEPTED, scheduled=NOT_SCHEDULED)
+        return Decision(status=report(seen, suspended, now), actions=_older_jobs(seen, number))
+    if execution.at_large(seen):
+        # N+1 never starts while something of N may still write.
+        return Decision(status=_pending(seen, now), actions=_older_jobs(seen, number))
+    reserved = number == seen.restoration.status.attempts.executions
+    waiting = None if reserved else _wait_for_slot(seen, settled, now)
+    return waiting or _create(seen, settled, number, left, now)
+
+
+def _create(seen: Observation, settled: Terms, number: int, seconds_left: int | None, now: datetime) -> Decision:
+    """Reserve, then create: the actions run only once the status that reserves the number is stored."""
+    restoration, refusal = seen.restoration, seen.refusal
+    profile = agreement.recorded(seen, settled)
+    name = job_name(restoration.metadata.name, restoration.metadata.uid, execution=number)
+    accepted = ACCEPTED if refusal is None else State("False", refusal.reason, refusal.message)
+    before = current(restoration.status, ConditionType.ACCEPTED, ACCEPTED)
+    if refusal is None and before.reason in ("ChildRejected", "NameConflict"):
+        accepted = before  # it was refused before a restart; the coming attempt will tell
+    phase = Phase.STARTING if accepted.status == "True" else Phase.PENDING
+    status = report(seen, Facts(phase=phase, accepted=accepted, scheduled=NOT_SCHEDULED), now)
+    status = status.model_copy(
+        update={
+            "profile": profile,
+            "job_name": name,
+            "attempts": status.attempts.model_copy(update={"executions": number}),
+            "progress": None,
+        }
+    )
+    if refusal is not None and now < refusal.retry_at:
+        return Decision(status=status, wake_at=refusal.retry_at)
+    manifest = build_job(
+        Plan(
+            restoration=restoration,
+            profile=settled.profile.spec,
+            snapshot_name=profile.snapshot_name or "",
+            request_hash=settled.snapshot.request_hash,
+            execution=Execution(number=number, active_deadline_seconds=seconds_left),
+        )
+    )
+    ensure = EnsureSnapshot(profile.snapshot_name or "", settled.snapshot)
+    return Decision(status=status, actions=(ensure, CreateJob(manifest)))
+
+
+def _wait_for_slot(seen: Observation, settled: Terms, now: datetime) -> Decision | None:
+    """The cap is read from the live profile: raising it helps at once, also for what was accepted before."""
+    live = seen.profile.spec if isinstance(seen.profile, Profile) else settled.profile.spec
+    most = live.limits.max_active if live.limits else None
+    if most is None or seen.slots.active + seen.slots.ahead < most:
+        return None
+    message = (
+        f"{seen.slots.active} of {most} slots of profile {settled.profile.name} in use; position {seen.slots.ahead + 1}"
+    )
+    queued = Facts(phase=Phase.QUEUED, accepted=ACCEPTED, scheduled=State("False", "Queued", message))
+    return Decision(status=report(seen, queued, now))
+
+
+def _refuse(seen: Observation, refused: Refused, now: datetime) -> Decision:
+    facts = Facts(
+        phase=Phase.PENDING,
+        accepted=State("False", refused.reason, refused.message),
+        scheduled=NOT_SCHEDULED,
+        blocked=State("True", refused.reason, refused.message) if refused.blocked else None,
+    )
+    return Decision(status=report(seen, facts, now), wake_at=refused.again_at)
+
+
+def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decision:
+    """The Job is alive: report where it is, and end it if somebody wants it to end."""
+    restoration, status = seen.restoration, seen.restoration.status
+    older = _older_jobs(seen, active.number)
+    entry = attempts.entry(status, active.number)
+    if restoration.spec.suspend or (entry is not None and entry.reason == attempts.SUSPENDED):
+        return _suspend(seen, active, now)
+    placed = placement.place(seen, active, now)
+    if placed.look is not None:
+        return Decision(status=status, looks=(placed.look,))
+    due = deadline.start_deadline(restoration.spec, _live_spec(seen), status, active.job)
+    if due is not None and now >= due and not placed.running:
+        message = f"no pod ran before the start deadline: {placed.scheduled.message or placed.scheduled.reason}"
+        missed = execution.Ended(number=active.number, ending=_failure(deadline.START_DEADLINE_EXCEEDED, message))
+        return _conclude(seen, missed, now)
+    status = attempts.record(status, active.number, job_name=active.job.name)
+    if placed.hold and entry is not None:
+        return Decision(status=status, actions=older, wake_at=_lost_at(seen, active.pod, now))
+    phase = placed.phase
+    if placed.running and active.pod is not None:
+        status = _running(seen, status, active, active.pod, now)
+        phase = progress.phase(status.progress)
+    noted = _with_status(seen, status)
+    facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=placed.scheduled)
+    wake_at = earliest((placed.wake_at, None if placed.running else due, _lost_at(seen, active.pod, now)))
+    return Decision(status=report(noted, facts, now), actions=older, wake_at=wake_at)
+
+
+def _running(
+    seen: Observation, status: VideoRestorationStatus, active: execution.Active, pod: PodView, now: datetime
+) -> VideoRestorationStatus:
+    """Who works since when, how long it took to get there, and how far it is."""
+    said = seen.polled.progress if seen.polled and seen.polled.pod_uid == pod.uid else None
+    if said is not None and said.execution != active.number:
+        said = None
+    entry = attempts.entry(status, active.number)
+    facts: dict[str, Any] = {"pod_name": pod.name, "node_name": pod.node}
+    if entry is None or entry.start_time is None:
+        facts["start_time"] = pod.taken or now
+        status = status.model_copy(update={"timings": timings.with_start(seen.restoration, active.job, pod)})
+    if said is not None and said.gpu:
+        facts["gpu"] = said.gpu
+    status = attempts.record(status, active.number, **facts)
+    gpu = facts.get("gpu") or (entry.gpu if entry else None)
+    return status.model_copy(
+        update={
+            "start_time": status.start_time or pod.taken or now,
+            "worker": Worker(pod_name=pod.name, node_name=pod.node, gpu=gpu),
+            "progress": progress.merge(status.progress, said, now),
+        }
+    )
+
+
+def _suspend(seen: Observation, active: execution.Active, now: datetime) -> Decision:
+    """Record that the Job is to end by the user's wish, then delete it; also if the wish was taken back meanwhile."""
+    status = attempts.record(
+        seen.restoration.status, active.number, job_name=active.job.name, reason=attempts.SUSPENDED
+    )
+    phase = Phase.SUSPENDED if seen.restoration.spec.suspend else Phase.PENDING
+    facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=NOT_SCHEDULED)
+    delete = DeleteJob(active.job, Propagation.FOREGROUND)
+    return Decision(
+        status=report(_with_status(seen, status), facts, now), actions=(*_older_jobs(seen, active.number), delete)
+    )
+
+
+def _wait(seen: Observation, now: datetime) -> Decision:
+    """Something is going away; its last words are awaited."""
+    pod = execution.newest(pod for pod in seen.pods if not pod.terminal)
+    return Decision(status=_pending(seen, now), wake_at=_lost_at(seen, pod, now))
+
+
+def _conclude(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
+    """Close the attempt and, unless it was only suspended, the restoration with it."""
+    status, ending = seen.restoration.status, ended.ending
+    entry = attempts.entry(status, ended.number)
+    if (entry is None or entry.start_time is None) and ending.pod is not None and ending.pod.taken is not None:
+        job = next((job for job in seen.jobs if job.name == status.job_name), None)
+        started = timings.with_start(seen.restoration, job, ending.pod)
+        status = status.model_copy(update={"timings": started, "start_time": status.start_time or ending.pod.taken})
+    status = attempts.close(status, ended.number, ending, job_name=status.job_name, end_time=ending.at or now)
+    status = status.model_copy(update={"timings": timings.with_end(status.timings, ending.outcome)})
+    noted = _with_status(seen, status)
+    if ending.reason == attempts.SUSPENDED:
+        return Decision(status=_pending(noted, now))
+    return _finish(noted, ending, now)
+
+
+def _finish(seen: Observation, ending: Ending, now: datetime) -> Decision:
+    """The terminal status: written once, kept for ever."""
+    restoration, status = seen.restoration, seen.restoration.status
+    impossible = status.profile is None and ending.reason == FailureReason.INVALID_PARAMETERS
+    scheduled = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
+    if ending.reason == "CacheHit":
+        scheduled = State("True", "CacheHit", ending.message)
+    elif ending.pod is not None and isinstance(ending.pod.container, Terminated):
+        scheduled = State("True", "Running", f"pod {ending.pod.name} on node {ending.pod.node}")
+    elif ending.reason in (deadline.START_DEADLINE_EXCEEDED, FailureReason.NODE_LOST):
+        scheduled = State("False", ending.reason, ending.message)
+    facts = Facts(
+        phase=Phase.SUCCEEDED if ending.succeeded else Phase.FAILED,
+        accepted=State("False", ending.reason, ending.message) if impossible else ACCEPTED,
+        scheduled=scheduled,
+        ending=ending,
+    )
+    total = timings.with_total(status.timings, restoration.metadata.creation_timestamp, now)
+    update: dict[str, Any] = {"completion_time": now, "timings": total, **_results(status, ending.outcome)}
+    if ending.pod is not None:
+        gpu = ending.outcome.gpu if ending.outcome else None
+        gpu = gpu or (status.worker.gpu if status.worker else None)
+        update["worker"] = Worker(pod_name=ending.pod.name, node_name=ending.pod.node, gpu=gpu)
+    if ending.succeeded:
+        update["progress"] = progress.finished(status.progress, ending.outcome, now)
+    return Decision(status=report(seen, facts, now).model_copy(update=update))
+
+
+def _results(status: VideoRestorationStatus, outcome: Outcome | None) -> dict[str, Any]:
+    """What the runner found out about input and output."""
+    if outcome is None:
+        return {}
+    found: dict[str, Any] = {"cache_key": outcome.cache_key or status.cache_key, "cache_hit": outcome.cache_hit}
+    if outcome.input is not None:
+        found["input"] = _input(outcome.input)
+    if outcome.output is not None:
+        found["output"] = _output(outcome.output)
+    return found
+
+
+def _input(found: InputOutcome) -> InputStatus:
+    return InputStatus.model_validate(found.model_dump(exclude_none=True))
+
+
+def _output(made: OutputOutcome) -> OutputStatus:
+    return OutputStatus.model_validate(made.model_dump(exclude_none=True))
+
+
+def _failure(reason: str, message: str) -> Ending:
+    return Ending(succeeded=False, reason=reason, message=message)
+
+
+def _pending(seen: Observation, now: datetime) -> VideoRestorationStatus:
+    """Between two executions, or while one ends: not running, and neither accepted nor refused anew."""
+    status = seen.restoration.status
+    accepted = current(status, ConditionType.ACCEPTED, ACCEPTED)
+    scheduled = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
+    alive = Phase.RUNNING if any(not pod.terminal for pod in seen.pods) else Phase.PENDING
+    phase = Phase.SUSPENDED if seen.restoration.spec.suspend else alive
+    return report(seen, Facts(phase=phase, accepted=accepted, scheduled=scheduled), now)
+
+
+def _older_jobs(seen: Observation, number: int) -> tuple[DeleteJob, ...]:
+    """An unfinished Job of a lower number should not exist: whatever made it, it ends."""
+    return tuple(
+        DeleteJob(job, Propagation.FOREGROUND)
+        for job in seen.jobs
+        if job.unfinished and not job.deleting and job.execution < number
+    )
+
+
+def _with_status(seen: Observation, status: VideoRestorationStatus) -> Observation:
+    return replace(seen, restoration=seen.restoration.model_copy(update={"status": status}))
+
+
+def _live_spec(seen: Observation) -> ProfileSpec | None:
+    return seen.profile.spec if isinstance(seen.profile, Profile) else None
+
+
+def _lost_at(seen: Observation, pod: PodView | None, now: datetime) -> datetime | None:
+    due = pod.deletion_due if pod is not None else None
+    return None if due is None else max(execution.lost_at(seen, due), now + LOOK_AT_NODE_AGAIN)

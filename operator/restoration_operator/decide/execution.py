@@ -1,0 +1,137 @@
+"""Where the current execution stands, from its reserved number, its Job and its pods.
+
+Nothing is concluded from something missing until it was listed from the API server for this very decision: the store
+may lag behind a write of our own, and watches lose events.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from restoration_api.outcome import FAILURES, FailureReason
+from restoration_operator.decide import attempts, classify
+from restoration_operator.decide.types import Ending, Look, LookAtChildren, LookAtNode, Observation
+from restoration_operator.views import JobView, PodView
+
+
+@dataclass(frozen=True)
+class Idle:
+    """No execution is under way; the next number may be reserved."""
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """A number is reserved and its Job was never seen."""
+
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Active:
+    """The Job exists and is neither finished nor being deleted."""
+
+    number: int
+    job: JobView
+    pod: PodView | None
+    """The newest one."""
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Job or pods are on their way out; what they leave behind decides."""
+
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Nothing of it runs any more, or it is declared lost."""
+
+    number: int
+    ending: Ending
+
+
+@dataclass(frozen=True)
+class Unclear:
+    """Something has to be read first."""
+
+    look: Look
+
+
+Situation = Idle | Reserved | Active | Leaving | Ended | Unclear
+
+
+def situation(seen: Observation, now: datetime) -> Situation:
+    """What is the case with the execution whose number was reserved last."""
+    status = seen.restoration.status
+    number = status.attempts.executions
+    entry = attempts.entry(status, number)
+    if number == 0 or (entry is not None and entry.end_time is not None):
+        return Idle()
+    job = next((job for job in seen.jobs if job.name == status.job_name), None)
+    if job is None and entry is None:
+        return Reserved(number)
+    pods = [pod for pod in seen.pods if pod.job_name == status.job_name]
+    pod = newest(pods)
+    if job is None or job.end is not None:
+        return _over(seen, job, pods, now)
+    lost = _lost(seen, pod, now)
+    if lost is not None:
+        return lost
+    return Leaving(number) if job.deleting else Active(number=number, job=job, pod=pod)
+
+
+def newest(pods: Iterable[PodView]) -> PodView | None:
+    """The pod that was created last."""
+    return max(pods, key=lambda pod: (pod.created is not None and pod.created.timestamp(), pod.uid), default=None)
+
+
+def at_large(seen: Observation) -> bool:
+    """Whether something of this restoration may still write: an unfinished Job or a pod that has not ended."""
+    return any(job.unfinished for job in seen.jobs) or any(not pod.terminal for pod in seen.pods)
+
+
+def _over(seen: Observation, job: JobView | None, pods: list[PodView], now: datetime) -> Situation:
+    status = seen.restoration.status
+    number = status.attempts.executions
+    pod = newest(pods)
+    complete = next((one for one in pods if one.phase == "Succeeded"), None)
+    evident = job is not None and pod is not None and pod.terminal and not pod.gone
+    if not evident and not seen.confirmed:
+        return Unclear(LookAtChildren())
+    if any(not one.terminal for one in pods):
+        return _lost(seen, pod, now) or Leaving(number)
+    ending = classify.ending(job, complete or pod)
+    entry = attempts.entry(status, number)
+    if entry is not None and entry.reason == attempts.SUSPENDED and not _decided_by_the_work(ending):
+        ending = Ending(succeeded=False, reason=attempts.SUSPENDED, message="suspended by the user", pod=pod)
+    return Ended(number=number, ending=ending)
+
+
+def _decided_by_the_work(ending: Ending) -> bool:
+    """Whether a suspended execution was quicker: it succeeded, or failed in a way that no second try changes."""
+    if ending.succeeded:
+        return True
+    permanent = FailureReason(ending.reason) in FAILURES and FAILURES[FailureReason(ending.reason)].permanent
+    return permanent and ending.exit_code is not None
+
+
+def _lost(seen: Observation, pod: PodView | None, now: datetime) -> Ended | Unclear | None:
+    """Kubernetes does not declare a pod lost whose node is silent but not deleted; the operator does, in the end."""
+    if pod is None or pod.terminal or pod.deletion_due is None or pod.node is None:
+        return None
+    if now < lost_at(seen, pod.deletion_due):
+        return None
+    ready = seen.nodes_ready.get(pod.node)
+    if ready is None:
+        return Unclear(LookAtNode(pod.node))
+    if ready:
+        return None
+    message = f"node {pod.node} is not ready and pod {pod.name} does not end; it is declared lost"
+    ending = Ending(succeeded=False, reason=FailureReason.NODE_LOST, message=message, pod=pod)
+    return Ended(number=seen.restoration.status.attempts.executions, ending=ending)
+
+
+def lost_at(seen: Observation, deletion_due: datetime) -> datetime:
+    """When a pod that should have ended by `deletion_due` may be declared lost."""
+    return deletion_due + timedelta(seconds=seen.lost_node_seconds)

@@ -1,0 +1,162 @@
+"""The process: settings, logging, and the tasks that together are the operator.
+
+kopf is embedded rather than run by its own command, because arguments, logging, the HTTP server and the order of start
+and stop belong to this program: the store is filled first, then workers and watches start, and whichever task ends
+first ends the process.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Final
+
+import kopf
+import structlog
+from kubernetes.aio.config import ConfigException
+from pydantic import ValidationError
+
+from restoration_operator import metrics
+from restoration_operator.cluster import ApiError, Cluster, UnreachableError, connect
+from restoration_operator.health import Health
+from restoration_operator.logs import configure_logging
+from restoration_operator.poll import Poller
+from restoration_operator.profile_file import BuiltinProfile, ImageFiller
+from restoration_operator.reconcile import Reconciler
+from restoration_operator.resync import Resync, StaleWatchError
+from restoration_operator.settings import Settings
+from restoration_operator.store import Store
+from restoration_operator.watch import handlers
+from restoration_operator.workqueue import WorkQueue
+
+QUEUE: Final = "videorestoration"
+UNREACHABLE_PAUSE_SECONDS: Final = 1.0
+
+log = structlog.get_logger()
+
+
+def main() -> int | str:
+    """Run until told to stop; returns the exit status, or the sentence that explains why it did not start."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        return "\n".join(_explain(problem) for problem in error.errors(include_url=False))
+    configure_logging(form=settings.log_format, level=settings.log_level)
+    try:
+        return asyncio.run(run(settings))
+    except ConfigException as error:
+        return f"no Kubernetes cluster: {error}; set KUBECONFIG, or run in a pod with a service account"
+
+
+async def run(settings: Settings) -> int:
+    """The operator, until SIGTERM or SIGINT; returns the exit status.
+
+    Raises:
+        ConfigException: no cluster is configured.
+        ExceptionGroup: a task failed that must not.
+    """
+    api = await connect()
+    status = 0
+    try:
+        cluster = Cluster(api, timeout_seconds=settings.request_timeout_seconds)
+        await Operator(settings, cluster).run()
+    except* StaleWatchError as stale:
+        log.error("ending, to start afresh", reason=str(stale.exceptions[0]))
+        status = 1
+    finally:
+        await api.close()  # type: ignore[no-untyped-call]
+    return status
+
+
+class Operator:
+    """All parts, wired."""
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        fill = ImageFiller(settings.runner_image, settings.runner_image_pull_policy)
+        self._settings = settings
+        self._queue = WorkQueue()
+        self._store = Store(
+            builtin_profile=BuiltinProfile(settings.default_profile_file, fill), complete=fill, wake=self._queue.add
+        )
+        self._reconciler = Reconciler(self._store, cluster, lost_node_seconds=settings.lost_node_seconds)
+        self._resync = Resync(self._store, cluster, self._queue, settings)
+        self._poller = Poller(self._store, self._queue, poll_seconds=settings.poll_seconds)
+        self._health = Health(host=settings.http_host, port=settings.http_port, refresh=self._refresh)
+
+    async def run(self) -> None:
+        """Fill the store, then work until kopf is told to stop."""
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(self._health.run(), name="health")]
+            await self._resync.prime()
+            self._health.ready = True
+            log.info("synced", restorations=len(self._store.uids()))
+            helpers += [
+                group.create_task(self._resync.run(), name="resync"),
+                group.create_task(self._poller.run(), name="poll"),
+                *(group.create_task(self._work(), name=f"worker-{n}") for n in range(self._settings.workers)),
+            ]
+            await self._watch()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _watch(self) -> None:
+        registry = handlers(self._store, self._queue, self._settings, profile_changed=lambda event: None)
+        await kopf.operator(
+            registry=registry,
+            clusterwide=self._settings.cluster_wide,
+            namespaces=self._settings.watch_namespaces,
+            standalone=True,
+        )
+
+    async def _work(self) -> None:
+        while True:
+            uid = await self._queue.take()
+            metrics.QUEUE_ADDS.labels(QUEUE).inc()
+            began = time.monotonic()
+            try:
+                result = await self._reconcile(uid)
+            finally:
+                self._queue.done(uid)
+            metrics.RECONCILES.labels(QUEUE, result).inc()
+            metrics.RECONCILE_SECONDS.labels(QUEUE).observe(time.monotonic() - began)
+
+    async def _reconcile(self, uid: str) -> str:
+        try:
+            wake_at = await self._reconciler.reconcile(uid)
+        except UnreachableError as error:
+            # It says nothing about this restoration: no backoff, or an outage would leave hour-long waits behind.
+            log.warning("API server unreachable", uid=uid, error=str(error))
+            self._queue.add_after(uid, UNREACHABLE_PAUSE_SECONDS * random.uniform(0.5, 1.5))
+            return "requeue"
+        except ApiError as error:
+            pause = self._queue.retry(uid)
+            if error.retry_after_seconds is not None:
+                self._queue.add_after(uid, error.retry_after_seconds)
+            log.warning("API server refused", uid=uid, error=str(error), retry_seconds=round(pause, 1))
+            metrics.QUEUE_RETRIES.labels(QUEUE).inc()
+            return "error"
+        except Exception:
+            pause = self._queue.retry(uid)
+            log.exception("reconciliation failed", uid=uid, retry_seconds=round(pause, 1))
+            metrics.QUEUE_RETRIES.labels(QUEUE).inc()
+            return "error"
+        self._queue.forgive(uid)
+        if wake_at is not None:
+            self._queue.add_after(uid, (wake_at - datetime.now(UTC)).total_seconds())
+        return "success"
+
+    def _refresh(self) -> None:
+        metrics.QUEUE_DEPTH.labels(QUEUE).set(len(self._queue))
+        metrics.QUEUE_LONGEST_WAIT.labels(QUEUE).set(self._queue.longest_wait_seconds)
+        phases = Counter(str(item.status.phase or "New") for item in self._store.unfinished())
+        metrics.RESTORATIONS.clear()
+        for phase, count in phases.items():
+            metrics.RESTORATIONS.labels(phase).set(count)
+
+
+def _explain(problem: object) -> str:
+    assert isinstance(problem, dict)
+    variable = "VR_" + "_".join(str(part) for part in problem["loc"]).upper()
+    missing = problem["type"] == "missing"
+    return f"{variable} is required" if missing else f"{variable} is wrong: {problem['msg']}"

@@ -1,0 +1,144 @@
+"""Lists what the watches should have told: once before the first decision, then from time to time.
+
+Two holes are closed by it. kopf's listing after an expired watch tells what exists, not what vanished meanwhile. And a
+dead watch looks like a quiet cluster: an object that a listing shows newer than the store knows it, and which a minute
+later is still not delivered, means that a watch is dead; the process then ends, and its successor starts afresh.
+"""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from restoration_operator import metrics
+from restoration_operator.cluster import (
+    OURS,
+    ApiError,
+    Cluster,
+    UnreachableError,
+    collection,
+    jobs_path,
+    pods_path,
+)
+from restoration_operator.settings import Settings
+from restoration_operator.store import Store
+from restoration_operator.views import Listing
+from restoration_operator.workqueue import WorkQueue
+
+DELIVERY_SECONDS: Final = 60.0
+UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
+"""Narrows a listing; no decision depends on the phase."""
+FIRST_RESYNC_SECONDS: Final = 60.0
+"""What vanished between the first listing and the start of the watches."""
+RETRY_SECONDS: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class StaleWatchError(Exception):
+    """A watch is alive in appearance only."""
+
+
+class Resync:
+    """Compares the store with the API server."""
+
+    def __init__(self, store: Store, cluster: Cluster, queue: WorkQueue, settings: Settings) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._queue = queue
+        self._settings = settings
+        self._namespaces: tuple[str | None, ...] = settings.watch_namespaces or (None,)
+
+    async def prime(self) -> None:
+        """Fill the store before the first decision; waits as long as it takes for API server, CRDs and rights."""
+        while True:
+            try:
+                await self._fill()
+                break
+            except (ApiError, UnreachableError) as error:
+                log.warning("waiting for the API server", error=str(error), retry_seconds=RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
+        for uid in self._store.uids():
+            self._queue.add(uid)
+
+    async def run(self) -> None:
+        """Compare until cancelled.
+
+        Raises:
+            StaleWatchError: the process should end.
+        """
+        await asyncio.sleep(min(FIRST_RESYNC_SECONDS, self._settings.resync_seconds))
+        while True:
+            try:
+                await self.compare()
+            except (ApiError, UnreachableError) as error:
+                log.warning("resync failed", error=str(error))
+            await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.9, 1.1))
+
+    async def compare(self) -> None:
+        """One comparison: forget what has vanished, and make sure that the watches deliver.
+
+        Raises:
+            StaleWatchError: something that changed is not delivered.
+        """
+        behind: dict[str, int] = {}
+        for namespace in self._namespaces:
+            restorations = await self._cluster.list_all(collection("VideoRestoration", namespace), fields=UNFINISHED)
+            jobs = await self._cluster.list_all(jobs_path(namespace), selector=OURS)
+            pods = await self._cluster.list_all(pods_path(namespace), selector=OURS)
+            self._forget(namespace, restorations, jobs, pods)
+            for listing in (restorations, jobs, pods):
+                behind.update(self._behind(listing))
+        for item in self._store.unfinished():
+            self._queue.add(item.metadata.uid)
+        if not behind:
+            return
+        await asyncio.sleep(DELIVERY_SECONDS)
+        lost = [uid for uid, version in behind.items() if self._known(uid) and self._store.version(uid) < version]
+        if lost:
+            metrics.STALE_WATCH.inc(len(lost))
+            raise StaleWatchError(f"{len(lost)} changed objects were not delivered by a watch, one of them {lost[0]}")
+
+    def _behind(self, listing: Listing) -> dict[str, int]:
+        versions = {body["metadata"]["uid"]: int(body["metadata"]["resourceVersion"]) for body in listing.items}
+        return {uid: version for uid, version in versions.items() if self._store.version(uid) < version}
+
+    def _known(self, uid: str) -> bool:
+        return self._store.version(uid) > 0
+
+    def _forget(self, namespace: str | None, restorations: Listing, jobs: Listing, pods: Listing) -> None:
+        here = [item for item in self._store.unfinished() if namespace in (None, item.metadata.namespace)]
+        listed = {body["metadata"]["uid"] for body in restorations.items}
+        for item in here:
+            # It may have finished since; its own next write would find out that it is gone.
+            if item.metadata.uid not in listed and int(item.metadata.resource_version) <= restorations.version:
+                self._queue.add(item.metadata.uid)
+        known_jobs = [job for job in self._store.all_jobs() if namespace in (None, job.namespace)]
+        known_pods = [pod for pod in self._store.all_pods() if namespace in (None, pod.namespace)]
+        for uid in [*self._store.prune_jobs(known_jobs, jobs), *self._store.prune_pods(known_pods, pods)]:
+            self._queue.add(uid)
+
+    async def _fill(self) -> None:
+        kinds: list[tuple[str, str | None]] = [("RestorationProfile", namespace) for namespace in self._namespaces]
+        if self._settings.cluster_profiles:
+            kinds.append(("ClusterRestorationProfile", None))
+        for kind, namespace in kinds:
+            for body in (await self._cluster.list_all(collection(kind, namespace))).items:
+                self._take(self._store.put_profile, {"kind": kind, **body})
+        for namespace in self._namespaces:
+            # Children before parents: a restoration without its Job would look as if the Job was gone.
+            for body in (await self._cluster.list_all(pods_path(namespace), selector=OURS)).items:
+                self._store.put_pod(body)
+            for body in (await self._cluster.list_all(jobs_path(namespace), selector=OURS)).items:
+                self._store.put_job(body)
+            for body in (await self._cluster.list_all(collection("VideoRestoration", namespace))).items:
+                self._take(self._store.put_restoration, body)
+
+    def _take(self, put: Any, body: Mapping[str, Any]) -> None:
+        try:
+            put(body)
+        except ValidationError as error:
+            log.error("unreadable object", name=body["metadata"]["name"], error=str(error))

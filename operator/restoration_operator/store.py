@@ -1,0 +1,414 @@
+"""What the operator knows of the cluster: slim views, kept up to date by watch events, own writes and listings.
+
+Keys are uids: an object that is deleted and created again under its name is another object, and nothing known about
+the first is ever taken for the second. A view is replaced only by a newer one (resource versions of one resource are
+ordered, Kubernetes KEP-5504), so a late watch event cannot undo what the answer to an own write has told.
+
+Pods that are deleted stay as what was seen last, until their restoration is over: `kubectl delete pod` removes the
+object at once, and its exit code with it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from restoration_api.resources import ProfileSpec, VideoRestoration
+from restoration_operator.decide import attempts
+from restoration_operator.decide.admission import output_endpoint
+from restoration_operator.decide.cleanup import Finished, is_finished
+from restoration_operator.decide.types import (
+    NoProfile,
+    Observation,
+    PolledProgress,
+    Profile,
+    Refusal,
+    Rival,
+    Slots,
+    StoredSnapshot,
+)
+from restoration_operator.views import JobView, Listing, PodView, Running, WarningEvent
+
+REMEMBERED_PODS: Final = 4
+"""Gone pods kept per restoration; only the newest one's last words can matter."""
+
+NEXT_IN_LINE: Final = 4
+"""How many waiting restorations are woken for a free slot: the oldest, and some more because it may be refused."""
+
+ProfileKey = tuple[str, str | None, str]
+"""Kind, namespace (None for the cluster kind), name."""
+
+
+@dataclass
+class Memory:
+    """What was found out about one restoration besides its objects. Lost at a restart, and found out again."""
+
+    refusal: Refusal | None = None
+    snapshot: StoredSnapshot | None = None
+    polled: PolledProgress | None = None
+    warnings: dict[str, WarningEvent] = field(default_factory=dict)
+    refusals: int = 0
+
+
+@dataclass
+class _Versioned:
+    view: Any
+    version: int
+
+
+class Store:
+    """All methods are synchronous and belong to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        builtin_profile: Callable[[], Profile | NoProfile],
+        complete: Callable[[ProfileSpec], ProfileSpec],
+        wake: Callable[[str], None],
+    ) -> None:
+        """`builtin_profile` serves where no default profile exists, `complete` fills in what a profile leaves out, and
+        `wake` is called with the uids of restorations that waited for something another one has just given up."""
+        self._builtin_profile = builtin_profile
+        self._complete = complete
+        self._wake = wake
+        self._restorations: dict[str, VideoRestoration | Finished] = {}
+        self._jobs: dict[str, _Versioned] = {}
+        self._pods: dict[str, _Versioned] = {}
+        self._profiles: dict[ProfileKey, Profile] = {}
+        self._children: dict[str, set[str]] = {}
+        """Uids of Jobs and pods by the uid of their restoration."""
+        self._outputs: dict[str, set[str]] = {}
+        """Uids of unfinished restorations by output URI."""
+        self._memories: dict[str, Memory] = {}
+
+    # What happened.
+
+    def put_restoration(self, body: Mapping[str, Any]) -> str:
+        """Take in an object of the API server; returns its uid.
+
+        Raises:
+            pydantic.ValidationError: the installed CRD lets through what this program cannot read.
+        """
+        restoration = VideoRestoration.model_validate(body)
+        uid = restoration.metadata.uid
+        if self._outdated(self._restorations.get(uid), restoration):
+            return uid
+        before = self._restorations.get(uid)
+        acknowledged = restoration.status.observed_generation == restoration.metadata.generation
+        if is_finished(restoration) and acknowledged:
+            self._restorations[uid] = Finished.of(restoration)
+            self._unclaim(restoration)
+            self._memories.pop(uid, None)
+            self._forget_gone_pods(uid)
+        else:
+            self._restorations[uid] = restoration
+            if is_finished(restoration):
+                self._unclaim(restoration)
+            else:
+                self._outputs.setdefault(restoration.spec.output.uri, set()).add(uid)
+        self._wake_waiting(before, restoration)
+        return uid
+
+    def drop_restoration(self, uid: str) -> None:
+        """The object does not exist any more."""
+        known = self._restorations.pop(uid, None)
+        if isinstance(known, VideoRestoration):
+            self._unclaim(known)
+            self._wake_waiting(known, None)
+        self._memories.pop(uid, None)
+        self._forget_gone_pods(uid)
+
+    def put_job(self, body: Mapping[str, Any]) -> str:
+        """Take in a Job; returns the uid of its controlling owner, empty if it has none."""
+        view = JobView.of(body)
+        self._put(self._jobs, view.uid, view.owner_uid, view, body)
+        return view.owner_uid
+
+    def drop_job(self, uid: str) -> None:
+        """The Job does not exist any more."""
+        self._drop(self._jobs, uid, lambda view: view.owner_uid)
+
+    def put_pod(self, body: Mapping[str, Any]) -> str:
+        """Take in a pod; returns the uid of its restoration, empty if it has none."""
+        view = PodView.of(body)
+        self._put(self._pods, view.uid, view.restoration_uid, view, body)
+        return view.restoration_uid
+
+    def drop_pod(self, uid: str, body: Mapping[str, Any] | None = None) -> None:
+        """The pod does not exist any more; `body` is its last state, if that is known."""
+        known = self._pods.get(uid)
+        if body is not None:
+            view = PodView.of(body, gone=True)
+        elif known is not None:
+            view = replace(known.view, gone=True)
+        else:
+            return
+        if isinstance(self._restorations.get(view.restoration_uid), Finished):
+            self._drop(self._pods, uid, lambda last: last.restoration_uid)
+            return
+        # A deleted pod never comes back under its uid: nothing is newer than that.
+        self._pods[uid] = _Versioned(view=view, version=_LATEST)
+        self._children.setdefault(view.restoration_uid, set()).add(uid)
+        gone = sorted((pod for pod in self.pods(view.restoration_uid) if pod.gone), key=_created)
+        for pod in gone[:-REMEMBERED_PODS]:
+            self._drop(self._pods, pod.uid, lambda last: last.restoration_uid)
+
+    def put_profile(self, body: Mapping[str, Any]) -> ProfileKey:
+        """Take in a profile of either kind.
+
+        Raises:
+            pydantic.ValidationError: as `put_restoration`.
+        """
+        kind, meta = body["kind"], body["metadata"]
+        key = (kind, meta.get("namespace"), meta["name"])
+        self._profiles[key] = Profile(
+            kind=kind,
+            name=meta["name"],
+            generation=meta.get("generation"),
+            spec=self._complete(ProfileSpec.model_validate(body["spec"])),
+        )
+        return key
+
+    def drop_profile(self, key: ProfileKey) -> None:
+        """The profile does not exist any more."""
+        self._profiles.pop(key, None)
+
+    # What is known.
+
+    def replace_children(self, uid: str, *, jobs: Listing, pods: Listing) -> None:
+        """Take in a listing of everything that one restoration owns: what is not in it does not exist."""
+        for body in jobs.items:
+            self.put_job(body)
+        for body in pods.items:
+            self.put_pod(body)
+        self.prune_jobs(self.jobs(uid), jobs)
+        self.prune_pods(self.pods(uid), pods)
+
+    def prune_jobs(self, known: Iterable[JobView], listing: Listing) -> list[str]:
+        """Drop those that a listing lacks and that are not newer than it; returns uids of their restorations."""
+        listed = {body["metadata"]["uid"] for body in listing.items}
+        lost = [job for job in known if job.uid not in listed and self._jobs[job.uid].version <= listing.version]
+        for job in lost:
+            self.drop_job(job.uid)
+        return [job.owner_uid for job in lost]
+
+    def prune_pods(self, known: Iterable[PodView], listing: Listing) -> list[str]:
+        """As `prune_jobs`; what was seen of them last is kept."""
+        listed = {body["metadata"]["uid"] for body in listing.items}
+        missing = (pod for pod in known if not pod.gone and pod.uid not in listed)
+        lost = [pod for pod in missing if self._pods[pod.uid].version <= listing.version]
+        for pod in lost:
+            self.drop_pod(pod.uid)
+        return [pod.restoration_uid for pod in lost]
+
+    def version(self, uid: str) -> int:
+        """Resource version at which an object is known; 0 if it is not."""
+        for views in (self._jobs, self._pods):
+            if uid in views:
+                return views[uid].version
+        known = self._restorations.get(uid)
+        if known is None:
+            return 0
+        return int(known.resource_version if isinstance(known, Finished) else known.metadata.resource_version)
+
+    def memory(self, uid: str) -> Memory:
+        """What was found out about a restoration; a fresh one if nothing was."""
+        return self._memories.setdefault(uid, Memory())
+
+    def restoration(self, uid: str) -> VideoRestoration | Finished | None:
+        """A restoration, reduced to a few values if it is over."""
+        return self._restorations.get(uid)
+
+    def uids(self) -> tuple[str, ...]:
+        """All restorations, finished ones included."""
+        return tuple(self._restorations)
+
+    def unfinished(self) -> Iterable[VideoRestoration]:
+        """Restorations that are not over."""
+        return (item for item in self._restorations.values() if isinstance(item, VideoRestoration))
+
+    def jobs(self, uid: str) -> tuple[JobView, ...]:
+        """Jobs of a restoration."""
+        views = (self._jobs[child].view for child in self._children.get(uid, ()) if child in self._jobs)
+        return tuple(sorted(views, key=lambda job: (job.execution, job.uid)))
+
+    def pods(self, uid: str) -> tuple[PodView, ...]:
+        """Pods of a restoration, remembered ones included."""
+        views = (self._pods[child].view for child in self._children.get(uid, ()) if child in self._pods)
+        return tuple(sorted(views, key=lambda pod: (_created(pod), pod.uid)))
+
+    def all_jobs(self) -> tuple[JobView, ...]:
+        """Every Job of ours."""
+        return tuple(item.view for item in self._jobs.values())
+
+    def all_pods(self) -> tuple[PodView, ...]:
+        """Every pod that exists."""
+        return tuple(item.view for item in self._pods.values() if not item.view.gone)
+
+    def profiles(self) -> tuple[ProfileKey, ...]:
+        """Every profile that exists."""
+        return tuple(self._profiles)
+
+    def running_pods(self) -> list[PodView]:
+        """Pods whose runner can be asked for its progress."""
+        return [
+            pod
+            for pod in self.all_pods()
+            if pod.ip and isinstance(pod.container, Running) and not pod.terminal
+            if isinstance(self._restorations.get(pod.restoration_uid), VideoRestoration)
+        ]
+
+    def observe(self, restoration: VideoRestoration, **certain: Any) -> Observation:
+        """Everything known that a decision about one restoration may depend on; `certain` was read just now."""
+        uid = restoration.metadata.uid
+        memory, profile = self.memory(uid), self.profile_of(restoration)
+        return Observation(
+            restoration=restoration,
+            jobs=self.jobs(uid),
+            pods=self.pods(uid),
+            profile=profile,
+            rivals=tuple(self._rivals(restoration)),
+            slots=self._slots(restoration),
+            polled=memory.polled,
+            snapshot=memory.snapshot,
+            refusal=memory.refusal,
+            warnings=dict(memory.warnings),
+            **certain,
+        )
+
+    def profile_of(self, restoration: VideoRestoration) -> Profile | NoProfile:
+        """The profile that a restoration refers to, as it is now."""
+        ref = restoration.spec.profile_ref
+        namespace = None if ref.kind == "ClusterRestorationProfile" else restoration.metadata.namespace
+        found = self._profiles.get((ref.kind, namespace, ref.name))
+        if found is not None:
+            return found
+        if ref.kind == "ClusterRestorationProfile" and ref.name == "default":
+            return self._builtin_profile()
+        place = f" in namespace {namespace}" if namespace else ""
+        return NoProfile(reason="ProfileNotFound", message=f"there is no {ref.kind} {ref.name!r}{place}")
+
+    def default_ttl_seconds(self, over: Finished) -> int | None:
+        """`ttlSecondsAfterFinished` of the live profile of a finished restoration."""
+        kind, name = over.profile
+        namespace = None if kind == "ClusterRestorationProfile" else over.namespace
+        profile: Profile | NoProfile | None = self._profiles.get((kind, namespace, name))
+        if profile is None and (kind, name) == ("ClusterRestorationProfile", "default"):
+            profile = self._builtin_profile()
+        defaults = profile.spec.defaults if isinstance(profile, Profile) else None
+        return defaults.ttl_seconds_after_finished if defaults else None
+
+    def dependants(self, key: ProfileKey | None = None) -> list[str]:
+        """Unfinished restorations that refer to a profile, or to any."""
+        return [item.metadata.uid for item in self.unfinished() if key is None or self._reference(item) == key]
+
+    def sharing_output(self, restoration: VideoRestoration) -> list[str]:
+        """Other unfinished restorations with the same output URI."""
+        return [uid for uid in self._outputs.get(restoration.spec.output.uri, ()) if uid != restoration.metadata.uid]
+
+    # How.
+
+    def _rivals(self, me: VideoRestoration) -> Iterable[Rival]:
+        for uid in self.sharing_output(me):
+            other = self._restorations.get(uid)
+            if not isinstance(other, VideoRestoration):
+                continue
+            profile = self.profile_of(other)
+            yield Rival(
+                uid=uid,
+                namespace=other.metadata.namespace or "",
+                name=other.metadata.name,
+                created=other.metadata.creation_timestamp,
+                reserved=other.status.attempts.executions > 0,
+                endpoint=output_endpoint(other, profile.spec) if isinstance(profile, Profile) else None,
+            )
+
+    def _slots(self, me: VideoRestoration) -> Slots:
+        profile = self.profile_of(me)
+        if not isinstance(profile, Profile) or not profile.spec.limits or not profile.spec.limits.max_active:
+            return Slots(active=0, ahead=0)  # nobody counts
+        active = ahead = 0
+        mine = _seniority(me)
+        for other in self.unfinished():
+            if other.metadata.uid == me.metadata.uid or self._reference(other) != self._reference(me):
+                continue
+            if _holds_slot(other):
+                active += 1
+            elif not other.spec.suspend and _seniority(other) < mine and _accepted(other):
+                ahead += 1
+        return Slots(active=active, ahead=ahead)
+
+    def _wake_waiting(self, before: VideoRestoration | Finished | None, after: VideoRestoration | None) -> None:
+        """A restoration that has ended gives up its output; one without an execution gives up its slot."""
+        if not isinstance(before, VideoRestoration):
+            return
+        if after is None or is_finished(after):
+            for uid in self.sharing_output(before):
+                self._wake(uid)
+        if _holds_slot(before) and (after is None or not _holds_slot(after)):
+            key = self._reference(before)
+            waiting = [item for item in self.unfinished() if self._reference(item) == key and not _holds_slot(item)]
+            for item in sorted(waiting, key=_seniority)[:NEXT_IN_LINE]:
+                self._wake(item.metadata.uid)
+
+    def _reference(self, restoration: VideoRestoration) -> ProfileKey:
+        ref = restoration.spec.profile_ref
+        return (ref.kind, None if ref.kind == "ClusterRestorationProfile" else restoration.metadata.namespace, ref.name)
+
+    def _put(self, views: dict[str, _Versioned], uid: str, parent: str, view: Any, body: Mapping[str, Any]) -> None:
+        version = int(body["metadata"]["resourceVersion"])
+        known = views.get(uid)
+        if known is None or known.version <= version:
+            views[uid] = _Versioned(view=view, version=version)
+            self._children.setdefault(parent, set()).add(uid)
+
+    def _drop(self, views: dict[str, _Versioned], uid: str, parent: Callable[[Any], str]) -> None:
+        known = views.pop(uid, None)
+        if known is None:
+            return
+        siblings = self._children.get(parent(known.view), set())
+        siblings.discard(uid)
+        if not siblings:
+            self._children.pop(parent(known.view), None)
+
+    def _outdated(self, known: VideoRestoration | Finished | None, fresh: VideoRestoration) -> bool:
+        if known is None:
+            return False
+        version = known.resource_version if isinstance(known, Finished) else known.metadata.resource_version
+        return int(fresh.metadata.resource_version) < int(version)
+
+    def _unclaim(self, restoration: VideoRestoration) -> None:
+        uri = restoration.spec.output.uri
+        claims = self._outputs.get(uri, set())
+        claims.discard(restoration.metadata.uid)
+        if not claims:
+            self._outputs.pop(uri, None)
+
+    def _forget_gone_pods(self, uid: str) -> None:
+        for pod in self.pods(uid):
+            if pod.gone:
+                self._drop(self._pods, pod.uid, lambda last: last.restoration_uid)
+
+
+_LATEST: Final = 2**63
+
+
+def _created(pod: PodView) -> float:
+    return pod.created.timestamp() if pod.created else 0.0
+
+
+def _seniority(restoration: VideoRestoration) -> tuple[float, str]:
+    created = restoration.metadata.creation_timestamp
+    return (created.timestamp() if created else 0.0, restoration.metadata.uid)
+
+
+def _holds_slot(restoration: VideoRestoration) -> bool:
+    """Whether it has a Job, or is about to."""
+    status = restoration.status
+    if is_finished(restoration) or status.attempts.executions == 0:
+        return False
+    last = attempts.entry(status, status.attempts.executions)
+    return last is None or last.end_time is None
+
+
+def _accepted(restoration: VideoRestoration) -> bool:
+    return any(item.type == "Accepted" and item.status == "True" for item in restoration.status.conditions)

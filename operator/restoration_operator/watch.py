@@ -1,0 +1,131 @@
+"""From kopf's events to the store and the queue.
+
+Only `@kopf.on.event` handlers: they write nothing by themselves, no finalizer, no annotation. What they cost is that a
+failing one is never repeated, so they do nothing but take an object in and name the restoration that it concerns.
+Selectors are the server's: Jobs and pods of others never reach this process.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+import structlog
+from pydantic import ValidationError
+
+from restoration_api.resources import GROUP, VERSION
+from restoration_operator import metrics
+from restoration_operator.cluster import OURS
+from restoration_operator.settings import Settings
+from restoration_operator.store import Store
+from restoration_operator.workqueue import WorkQueue
+
+Event = Any
+"""`kopf.RawEvent`: `{"type": None | "ADDED" | "MODIFIED" | "DELETED", "object": {...}}`; None while kopf lists."""
+
+log = structlog.get_logger()
+
+
+def handlers(
+    store: Store, queue: WorkQueue, settings: Settings, *, profile_changed: Callable[[Event], None]
+) -> kopf.OperatorRegistry:
+    """The registry that `kopf.operator` runs."""
+    registry = kopf.OperatorRegistry()
+    feed = Feed(store, queue, profile_changed)
+
+    kopf.on.startup(registry=registry)(_configure)
+    kopf.on.login(registry=registry)(_login)
+    kopf.on.event(GROUP, VERSION, "videorestorations", registry=registry)(feed.restoration)
+    kopf.on.event("batch", "v1", "jobs", registry=registry)(feed.job)
+    kopf.on.event("", "v1", "pods", registry=registry)(feed.pod)
+    kopf.on.event(GROUP, VERSION, "restorationprofiles", registry=registry)(feed.profile)
+    if settings.cluster_profiles:
+        kopf.on.event(GROUP, VERSION, "clusterrestorationprofiles", registry=registry)(feed.profile)
+    return registry
+
+
+class Feed:
+    """One method per kind; each returns None, for kopf would write anything else into the object."""
+
+    def __init__(self, store: Store, queue: WorkQueue, profile_changed: Callable[[Event], None]) -> None:
+        self._store = store
+        self._queue = queue
+        self._profile_changed = profile_changed
+
+    async def restoration(self, *, event: Event, **_: Any) -> None:
+        """A VideoRestoration was made, changed or deleted."""
+        metrics.EVENTS.labels("videorestorations").inc()
+        body = event["object"]
+        uid = body["metadata"]["uid"]
+        if event["type"] == "DELETED":
+            self._store.drop_restoration(uid)
+            return
+        try:
+            self._queue.add(self._store.put_restoration(body))
+        except ValidationError as error:
+            log.error("unreadable VideoRestoration", uid=uid, error=str(error))
+
+    async def job(self, *, event: Event, **_: Any) -> None:
+        """A Job of ours was made, changed or deleted."""
+        metrics.EVENTS.labels("jobs").inc()
+        owner = self._store.put_job(event["object"])
+        if event["type"] == "DELETED":
+            self._store.drop_job(event["object"]["metadata"]["uid"])
+        self._wake(owner)
+
+    async def pod(self, *, event: Event, **_: Any) -> None:
+        """A pod of ours was made, changed or deleted."""
+        metrics.EVENTS.labels("pods").inc()
+        body = event["object"]
+        owner = self._store.put_pod(body)
+        if event["type"] == "DELETED":
+            self._store.drop_pod(body["metadata"]["uid"], body)
+        self._wake(owner)
+
+    async def profile(self, *, event: Event, **_: Any) -> None:
+        """A profile was made, changed or deleted."""
+        metrics.EVENTS.labels("profiles").inc()
+        body = event["object"]
+        key = (body["kind"], body["metadata"].get("namespace"), body["metadata"]["name"])
+        if event["type"] == "DELETED":
+            self._store.drop_profile(key)
+        else:
+            try:
+                self._store.put_profile(body)
+            except ValidationError as error:
+                log.error("unreadable profile", kind=key[0], namespace=key[1], name=key[2], error=str(error))
+                return
+        for uid in self._store.dependants(key):
+            self._queue.add(uid)
+        self._profile_changed(event)
+
+    def _wake(self, uid: str) -> None:
+        if uid:
+            self._queue.add(uid)
+
+
+async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    # Any object `default` of another team's ClusterKopfPeering would else pause this operator.
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    # Namespaces and CRDs are not watched: it would need rights that nothing else here needs.
+    settings.scanning.disabled = True
+    settings.persistence.finalizer = f"{GROUP}/finalizer"  # never added; named in case
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    settings.watching.connect_timeout = 30
+    settings.watching.reconnect_backoff = 1.0  # the default of 0.1 hammers an API server that is ill
+    settings.watching.inactivity_timeout = 70
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors["batch", "jobs"] = OURS
+    settings.watching.label_selectors["", "pods"] = OURS
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.networking.enforce_retry_after = True
+    settings.networking.error_backoffs = [1, 2, 3] + [4] * 20  # the default ends at 21 s: too late after an outage
+    settings.queueing.idle_timeout = 0.5  # a worker and a queue per object live this long
+    settings.process.ultimate_exiting_timeout = 20  # below the pod's grace period
+
+
+async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    # The same order as `cluster.connect`.
+    return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)

@@ -1,0 +1,106 @@
+"""A set of keys to work on, as controllers have it: no key is worked on twice at once, and none waits twice.
+
+A key that is added while it is being worked on is worked on again afterwards, so no change is missed. Failures wait
+exponentially longer; connection trouble does not, because it says nothing about the key.
+"""
+
+import asyncio
+import heapq
+import itertools
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+FIRST_BACKOFF_SECONDS: Final = 0.2
+LONGEST_BACKOFF_SECONDS: Final = 60.0
+
+
+class WorkQueue:
+    """De-duplicating queue with delays. All methods belong to one event loop."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._waiting: dict[str, float] = {}
+        """Keys ready to be taken, in order, with the time they became so."""
+        self._working: set[str] = set()
+        self._again: set[str] = set()
+        self._delayed: list[tuple[float, int, str]] = []
+        self._due: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+        self._order = itertools.count()
+        self._changed = asyncio.Event()
+
+    def add(self, key: str) -> None:
+        """Work on `key` as soon as possible."""
+        self._due.pop(key, None)
+        if key in self._working:
+            self._again.add(key)
+        else:
+            self._waiting.setdefault(key, self._clock())
+        self._changed.set()
+
+    def add_after(self, key: str, seconds: float) -> None:
+        """Work on `key` in so many seconds, or sooner if that is planned already."""
+        due = self._clock() + max(0.0, seconds)
+        if due >= self._due.get(key, float("inf")):
+            return
+        self._due[key] = due
+        heapq.heappush(self._delayed, (due, next(self._order), key))
+        self._changed.set()
+
+    def retry(self, key: str) -> float:
+        """Work on `key` again after its backoff (0.2 s doubling to 60 s, with jitter); returns the seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        backoff: float = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 20), LONGEST_BACKOFF_SECONDS)
+        seconds = backoff * random.uniform(0.5, 1.0)
+        self.add_after(key, seconds)
+        return seconds
+
+    def forgive(self, key: str) -> None:
+        """`key` was worked on without failure: its next backoff starts from the beginning."""
+        self._failures.pop(key, None)
+
+    async def take(self) -> str:
+        """The next key; it is being worked on until `done`."""
+        while True:
+            self._changed.clear()
+            pause = self._release()
+            if self._waiting:
+                key = next(iter(self._waiting))
+                del self._waiting[key]
+                self._working.add(key)
+                return key
+            try:
+                await asyncio.wait_for(self._changed.wait(), timeout=pause)
+            except TimeoutError:
+                continue
+
+    def done(self, key: str) -> None:
+        """Work on `key` has ended; if it was added meanwhile, it waits again."""
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def longest_wait_seconds(self) -> float:
+        """How long the oldest key has been waiting to be taken."""
+        return max((self._clock() - since for since in self._waiting.values()), default=0.0)
+
+    def _release(self) -> float | None:
+        """Move what is due to the waiting keys; returns the seconds until the next one is."""
+        while self._delayed:
+            due, _, key = self._delayed[0]
+            if self._due.get(key) != due:
+                heapq.heappop(self._delayed)  # added at once, or planned for sooner, since
+                continue
+            if due > self._clock():
+                return due - self._clock()
+            heapq.heappop(self._delayed)
+            self.add(key)
+        return None
