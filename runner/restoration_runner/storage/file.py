@@ -44,6 +44,9 @@ class FileStore:
     def uri(self, key: str) -> str:
         return f"file://{self._path(key)}"
 
+    def describe(self, key: str) -> str:
+        return str(self._path(key))
+
     def local_path(self, key: str) -> Path | None:
         return self._path(key)
 

@@ -69,6 +69,9 @@ class S3Store:
     def uri(self, key: str) -> str:
         return f"s3://{self._bucket}/{key}"
 
+    def describe(self, key: str) -> str:
+        return f"{self.uri(key)} at {self._endpoint}"
+
     def local_path(self, key: str) -> Path | None:
         return None
 
@@ -216,7 +219,7 @@ class S3Store:
             info = write(headers, {})
             now = self.head(key)
             if now is None or now.etag != info.etag:
-                raise PreconditionError(f"{self._name(key)} was written by somebody else at the same time")
+                raise PreconditionError(f"{self.describe(key)} was written by somebody else at the same time")
             return info
         condition = {"If-None-Match": "*"} if isinstance(when, Absent) else {}
         if isinstance(when, Unchanged):
@@ -229,15 +232,15 @@ class S3Store:
             if now is not None and now.metadata.get(NONCE) == nonce:
                 return now
             if isinstance(when, Unchanged):  # `If-Match` on a key that is gone is 404 at some, 412 at others
-                raise PreconditionError(f"{self._name(key)} was changed or removed by somebody else") from error
+                raise PreconditionError(f"{self.describe(key)} was changed or removed by somebody else") from error
             raise
 
     def _check(self, key: str, when: When) -> None:
         now = self.head(key)
         if isinstance(when, Absent) and now is not None:
-            raise PreconditionError(f"{self._name(key)} exists already")
+            raise PreconditionError(f"{self.describe(key)} exists already")
         if isinstance(when, Unchanged) and (now is None or now.etag != when.etag):
-            raise PreconditionError(f"{self._name(key)} was changed or removed by somebody else")
+            raise PreconditionError(f"{self.describe(key)} was changed or removed by somebody else")
 
     def _multipart(
         self, key: str, path: Path, headers: dict[str, str], condition: dict[str, str], on_bytes: OnBytes | None
@@ -272,7 +275,7 @@ class S3Store:
         answer = ElementTree.fromstring(response.data)
         if answer.tag.endswith("Error"):  # AWS may answer 200 first and fail afterwards
             raise RestorationError(
-                FailureReason.STORAGE_ERROR, f"{self._name(key)} could not be completed: {_text(answer, 'Code')}"
+                FailureReason.STORAGE_ERROR, f"{self.describe(key)} could not be completed: {_text(answer, 'Code')}"
             )
         return self._written(key, response, size, etag=_unquoted(_text(answer, "ETag")))
 
@@ -321,12 +324,9 @@ class S3Store:
                 time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
 
-    def _name(self, key: str) -> str:
-        return f"s3://{self._bucket}/{key} at {self._endpoint}"
-
     def _failure(self, error: Exception, method: str, key: str) -> RestorationError:
         """The error as one sentence. Never the client's own text, which may hold a signed request."""
-        name, status, code = self._name(key), _status(error), _code(error)
+        name, status, code = self.describe(key), _status(error), _code(error)
         reading = method in ("GET", "HEAD")
         if status in CONFLICT_STATUS and code != "NoSuchBucket":
             return PreconditionError(f"{name} is not in the expected state: somebody else wrote it ({code or status})")

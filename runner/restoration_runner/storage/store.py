@@ -72,6 +72,10 @@ class Store(Protocol):
         """How a user would write this key."""
         ...
 
+    def describe(self, key: str) -> str:
+        """The same, with the endpoint, for messages."""
+        ...
+
     def local_path(self, key: str) -> Path | None:
         """The file itself, where a key is one: it can be read in place."""
         ...

@@ -1,0 +1,107 @@
+"""Where the work is, for whoever asks: the operator over HTTP, or a person at a terminal.
+
+Frames are counted, never estimated from times. The rate is that of this execution's restored frames since the first
+stage that restores; frames that an earlier execution finished do not flatter it.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from restoration_api.outcome import Progress, Stage
+
+Clock = Callable[[], float]
+"""Seconds, monotonic."""
+
+
+class ProgressTracker:
+    """Thread-safe counters. Writers call the verbs, readers take a `snapshot`."""
+
+    def __init__(self, *, execution: int = 1, clock: Clock = time.monotonic) -> None:
+        self._execution = execution
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stage = Stage.FETCHING
+        self._total: int | None = None
+        self._segments_total: int | None = None
+        self._reused = 0
+        self._restored = 0
+        self._segments_done = 0
+        self._restoring_since: float | None = None
+        self._gpu: str | None = None
+        self._updated_at = datetime.now(UTC)
+
+    def enter(self, stage: Stage) -> None:
+        with self._lock:
+            self._stage = stage
+            if stage is Stage.RESTORING and self._restoring_since is None:
+                self._restoring_since = self._clock()
+            self._touch()
+
+    def planned(self, *, frames: int, segments: int) -> None:
+        """The plan says how much there is."""
+        with self._lock:
+            self._total, self._segments_total = frames, segments
+            self._touch()
+
+    def found_finished(self, *, frames: int) -> None:
+        """A segment was finished by an earlier execution or by somebody else."""
+        with self._lock:
+            self._reused += frames
+            self._segments_done += 1
+            self._touch()
+
+    def restored_frame(self) -> None:
+        with self._lock:
+            self._restored += 1
+            self._touch()
+
+    def finished_segment(self) -> None:
+        with self._lock:
+            self._segments_done += 1
+            self._touch()
+
+    def on_gpu(self, name: str | None) -> None:
+        with self._lock:
+            self._gpu = name
+
+    @property
+    def restored_frames(self) -> int:
+        return self._restored
+
+    @property
+    def segments_done(self) -> int:
+        return self._segments_done
+
+    def snapshot(self) -> Progress:
+        with self._lock:
+            done = self._reused + self._restored
+            if self._total is not None:
+                done = min(done, self._total)
+            rate = self._rate()
+            remaining = None
+            if rate and self._total is not None:
+                remaining = round((self._total - done) * 1_000_000 / rate)
+            return Progress(
+                execution=self._execution,
+                stage=self._stage,
+                frames_done=done,
+                frames_total=self._total,
+                segments_done=self._segments_done,
+                segments_total=self._segments_total,
+                milli_frames_per_second=rate,
+                remaining_milliseconds=remaining,
+                gpu=self._gpu,
+                updated_at=self._updated_at,
+            )
+
+    def _rate(self) -> int | None:
+        """Thousandths of a frame a second; none before there is anything to go by."""
+        if self._restoring_since is None or not self._restored or self._stage is not Stage.RESTORING:
+            return None
+        elapsed = self._clock() - self._restoring_since
+        return round(self._restored * 1000 / elapsed) if elapsed > 0 else None
+
+    def _touch(self) -> None:
+        self._updated_at = datetime.now(UTC)

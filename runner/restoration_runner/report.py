@@ -1,0 +1,133 @@
+"""How the runner speaks to the operator: HTTP while it works, the termination message at its end.
+
+`/healthz` answers as soon as the process lives (the pod's startup probe), `/progress` with the contract's JSON,
+`/metrics` for Prometheus. Nothing here can fail the work: a port that is taken, a file that cannot be written, cost a
+line in the log.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from restoration_api.outcome import Outcome, Stage
+from restoration_runner.progress import ProgressTracker
+
+log = structlog.get_logger()
+
+TERMINATION_LOG = Path("/dev/termination-log")
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ProgressServer:
+    """Serves one tracker on a port until closed."""
+
+    def __init__(self, tracker: ProgressTracker, *, port: int, host: str = "") -> None:
+        registry = CollectorRegistry()
+        registry.register(_ProgressCollector(tracker))
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/healthz":
+                    self._answer(200, "text/plain", b"ok\n")
+                elif path == "/progress":
+                    self._answer(200, "application/json", tracker.snapshot().to_json().encode())
+                elif path == "/metrics":
+                    self._answer(200, METRICS_TYPE, generate_latest(registry))
+                else:
+                    self._answer(404, "text/plain", b"there are /healthz, /progress and /metrics\n")
+
+            def _answer(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """A poll every few seconds is no news."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextlib.contextmanager
+def serving(tracker: ProgressTracker, *, port: int | None) -> Iterator[int | None]:
+    """Serve while the body runs; yields the port, or None if there is no server."""
+    if port is None:
+        yield None
+        return
+    try:
+        server = ProgressServer(tracker, port=port)
+    except OSError as error:
+        log.warning("progress cannot be served", port=port, cause=error.strerror)
+        yield None
+        return
+    server.start()
+    try:
+        yield server.port
+    finally:
+        server.close()
+
+
+class _ProgressCollector(Collector):
+    """Numbers of the tracker, read when Prometheus asks."""
+
+    def __init__(self, tracker: ProgressTracker) -> None:
+        self._tracker = tracker
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._tracker.snapshot()
+        yield _gauge("frames_done", "Frames finished, those of earlier executions included.", now.frames_done)
+        yield _gauge("frames_total", "Frames of the whole video; 0 while unknown.", now.frames_total or 0)
+        yield _gauge("segments_done", "Segments finished.", now.segments_done)
+        yield _gauge("segments_total", "Segments of the plan; 0 while unknown.", now.segments_total or 0)
+        rate = (now.milli_frames_per_second or 0) / 1000
+        yield _gauge("frames_per_second", "Restoration rate of this execution.", rate)
+        stage = GaugeMetricFamily("vr_runner_stage", "1 for the stage the work is in.", labels=["stage"])
+        for name in Stage:
+            stage.add_metric([name.value], 1.0 if name is now.stage else 0.0)
+        yield stage
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"vr_runner_{name}", documentation, value=value)
+
+
+def termination_log(path: Path | None) -> Path | None:
+    """Where the termination message goes: an argument, `VR_TERMINATION_LOG`, or what Kubernetes mounts."""
+    if path is None and "VR_TERMINATION_LOG" in os.environ:
+        path = Path(os.environ["VR_TERMINATION_LOG"])
+    if path is None and TERMINATION_LOG.exists():
+        path = TERMINATION_LOG
+    return path
+
+
+def write_outcome(outcome: Outcome, path: Path | None) -> None:
+    """Leave the termination message."""
+    if path is None:
+        return
+    try:
+        path.write_text(outcome.termination_message(), encoding="utf-8")
+    except OSError as error:
+        log.warning("the termination message cannot be written", path=str(path), cause=error.strerror)

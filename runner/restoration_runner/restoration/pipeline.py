@@ -1,0 +1,277 @@
+"""One segment: decoded frame, RGB, target size, padded, restored, cropped, colour-corrected, 10-bit YUV, encoded.
+
+Three threads overlap: one decodes, the caller's computes, one encodes. They meet in short bounded queues, so memory
+does not grow with the segment and the device does not wait for a codec. Frames stay the decoder's own planes until
+they are on the device.
+
+The input at output size is needed twice: as the model's condition, and as the colour reference of the same frame when
+it comes out, many frames later. It is computed twice: a few milliseconds on the device, against some gigabytes of
+memory to keep a window of them.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypedDict, TypeVar
+
+import torch
+from torch import Tensor
+
+from restoration_api.ledger import Plan, Segment
+from restoration_api.outcome import FailureReason
+from restoration_api.request import ColorCorrection
+from restoration_runner.errors import RestorationError
+from restoration_runner.models.restorer import Restorer, WorkReport
+from restoration_runner.plan import segment_works
+from restoration_runner.restoration.channel import AbandonedError, Channel
+from restoration_runner.restoration.grid import SegmentWork
+from restoration_runner.restoration.resize import pad_to_alignment, resize
+from restoration_runner.restoration.wavelet import wavelet_transfer
+from restoration_runner.stopping import StopSignal
+from restoration_runner.video.colour import to_rgb, to_yuv420p10
+from restoration_runner.video.read import DecodedFrame, read_frames
+from restoration_runner.video.write import SegmentWriter, WrittenSegment
+
+Planes = tuple[Tensor, Tensor, Tensor]
+R = TypeVar("R")
+T = TypeVar("T")
+
+QUEUE_FRAMES = 8
+"""Between two threads: enough to even out a keyframe or a window, little against a window's own memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A segment on local disk, and what it cost. Milliseconds are each stage's own busy time; they overlap."""
+
+    segment: Segment
+    path: Path
+    written: WrittenSegment
+    decode_milliseconds: int
+    inference_milliseconds: int
+    encode_milliseconds: int
+    peak_gpu_memory_bytes: int | None
+    non_finite_values: int
+
+
+class _Figures(TypedDict):
+    decode_milliseconds: int
+    inference_milliseconds: int
+    encode_milliseconds: int
+    peak_gpu_memory_bytes: int | None
+    non_finite_values: int
+
+
+class Stopwatch:
+    """Adds up the time of one stage."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self._begun = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds += time.perf_counter() - self._begun
+
+    @property
+    def milliseconds(self) -> int:
+        return round(self._seconds * 1000)
+
+    def through(self, items: Iterator[T]) -> Iterator[T]:
+        """The same items, with the time it takes to get them."""
+        while True:
+            with self:
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+
+class SegmentMaker:
+    """Makes segments of one plan from one local file; one at a time is computed, the one before may still be encoded."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Path,
+        restorer: Restorer,
+        *,
+        scratch: Path,
+        stop: StopSignal,
+        on_frame: Callable[[], None],
+        queue_frames: int = QUEUE_FRAMES,
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._restorer = restorer
+        self._scratch = scratch
+        self._stop = stop
+        self._on_frame = on_frame
+        self._room = queue_frames
+        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._before: Future[Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoders.shutdown()
+        self._encoders.shutdown()
+
+    def make(self, segment: Segment, then: Callable[[Made], R]) -> "Future[R]":
+        """Compute a segment. Returns when its last frame is computed; the future is done when it is encoded, decoded
+        again for its hash, and `then` (the commit) has run on the encoder's thread.
+
+        Raises:
+            InterruptedByRequestError: told to stop.
+            RestorationError: of reader, model or device; or of the commit of the segment before.
+        """
+        works = segment_works(self._plan, segment)
+        costs = _Costs()
+        encoded = Channel[Planes](self._room)
+        future = self._encoders.submit(self._write, segment, encoded, costs, then)
+        try:
+            with Channel[DecodedFrame](self._room) as decoded, torch.no_grad():
+                reading = self._decoders.submit(self._read, works, decoded, costs.decode)
+                for planes in self._compute(works, iter(decoded), costs):
+                    encoded.put(planes)
+                reading.result()
+            self._refuse_non_finite(segment, costs)
+            encoded.close()
+        except AbandonedError:
+            future.result()  # the encoder's own error
+            raise AssertionError("the encoder went away without an error") from None
+        except BaseException as error:
+            encoded.close(error)
+            future.exception()
+            raise
+        self._before = future
+        return future
+
+    def _read(self, works: Sequence[SegmentWork], decoded: Channel[DecodedFrame], watch: Stopwatch) -> None:
+        """On the decoder's thread: every frame that the segment's runs need, in order."""
+        try:
+            for work in works:
+                first, last = work.scene_start + work.encode_from, work.scene_start + work.encode_to
+                frames = read_frames(
+                    self._source,
+                    self._plan.video,
+                    self._plan.timestamps,
+                    first=first,
+                    last=last,
+                    name=self._plan.input.uri,
+                )
+                for frame in watch.through(frames):
+                    decoded.put(frame)
+            decoded.close()
+        except AbandonedError:
+            pass
+        except BaseException as error:
+            decoded.close(error)
+
+    def _compute(
+        self, works: Sequence[SegmentWork], frames: Iterator[DecodedFrame], costs: "_Costs"
+    ) -> Iterator[Planes]:
+        for work in works:
+            owned: deque[DecodedFrame] = deque()
+            given = self._conditions(work, costs.waiting.through(frames), owned)
+            restored = self._restorer.restore(work, given, seed=self._plan.restoration.seed)
+            for picture in costs.inference.through(restored):
+                with costs.inference:
+                    planes = self._finish(picture, owned.popleft())
+                self._on_frame()
+                yield planes
+            costs.add(self._restorer.report())
+
+    def _conditions(
+        self, work: SegmentWork, frames: Iterator[DecodedFrame], owned: deque[DecodedFrame]
+    ) -> Iterator[Tensor]:
+        """`[3, H, W]` in [-1, 1], padded, for each frame that the model asks for; keeps those it owes an answer to."""
+        for number in range(work.encode_from, work.encode_to + 1):
+            self._check()
+            frame = next(frames)
+            if work.first_frame <= number <= work.last_frame:
+                owned.append(frame)
+            padded = pad_to_alignment(self._at_output_size(frame), self._restorer.capabilities.alignment)
+            yield padded * 2 - 1
+
+    def _at_output_size(self, frame: DecodedFrame) -> Tensor:
+        """`[3, H, W]` in [0, 1] on the model's device."""
+        rgb = to_rgb(frame.planes, frame.layout, self._plan.video.color, device=self._restorer.device)
+        return resize(rgb, (self._plan.height, self._plan.width))
+
+    def _finish(self, restored: Tensor, frame: DecodedFrame) -> Planes:
+        """Restored `[3, H, W]` in [-1, 1] with padding to 10-bit planes without."""
+        picture = (restored[:, : self._plan.height, : self._plan.width] + 1) / 2
+        if self._plan.restoration.color_correction is ColorCorrection.WAVELET:
+            picture = wavelet_transfer(picture, self._at_output_size(frame))
+        return to_yuv420p10(picture, self._plan.color)
+
+    def _check(self) -> None:
+        self._stop.check()
+        if self._before is not None and self._before.done():
+            self._before.result()  # a commit that failed is no reason to compute another segment
+
+    def _write(
+        self, segment: Segment, encoded: Channel[Planes], costs: "_Costs", then: Callable[[Made], R]
+    ) -> R:
+        """On the encoder's thread: encode, check, commit."""
+        path = self._scratch / f"{segment.index:05d}.mkv"
+        with encoded:
+            writer = SegmentWriter(
+                path,
+                settings=self._plan.encoder,
+                color=self._plan.color,
+                width=self._plan.width,
+                height=self._plan.height,
+                frame_rate=self._plan.video.frame_rate,
+            )
+            with writer:
+                for planes in encoded:
+                    with costs.encode:
+                        writer.write(planes)
+        with costs.encode:
+            written = writer.result()
+        made = Made(segment=segment, path=path, written=written, **costs.figures())
+        try:
+            return then(made)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _refuse_non_finite(self, segment: Segment, costs: "_Costs") -> None:
+        if costs.non_finite_values:
+            raise RestorationError(
+                FailureReason.VERIFICATION_FAILED,
+                f"segment {segment.index}: the model produced {costs.non_finite_values} values that are not numbers in "
+                f"{self._plan.precision.value}; use model.precision FP32 if it happens again",
+            )
+
+
+class _Costs:
+    """What one segment costs, gathered on three threads; each field has one writer."""
+
+    def __init__(self) -> None:
+        self.decode, self.inference, self.encode, self.waiting = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
+        self.peak_gpu_memory_bytes: int | None = None
+        self.non_finite_values = 0
+
+    def add(self, report: WorkReport) -> None:
+        self.non_finite_values += report.non_finite_values
+        if report.peak_gpu_memory_bytes is not None:
+            self.peak_gpu_memory_bytes = max(self.peak_gpu_memory_bytes or 0, report.peak_gpu_memory_bytes)
+
+    def figures(self) -> _Figures:
+        return {
+            "decode_milliseconds": self.decode.milliseconds,
+            # The model pulls its frames: what it waited for the decoder is inside its own time.
+            "inference_milliseconds": max(0, self.inference.milliseconds - self.waiting.milliseconds),
+            "encode_milliseconds": self.encode.milliseconds,
+            "peak_gpu_memory_bytes": self.peak_gpu_memory_bytes,
+            "non_finite_values": self.non_finite_values,
+        }
