@@ -54,9 +54,7 @@ REFUSALS: tuple[Refusal, ...] = (
         lambda r: r.output.container.value,
         "use MP4",
     ),
-    Refusal(
-        "output.codec", lambda r: r.output.codec is not Codec.HEVC, lambda r: r.output.codec.value, "use HEVC"
-    ),
+    Refusal("output.codec", lambda r: r.output.codec is not Codec.HEVC, lambda r: r.output.codec.value, "use HEVC"),
     Refusal(
         "output.pixelFormat",
         lambda r: r.output.pixel_format not in (None, PIXEL_FORMAT),

@@ -8,7 +8,6 @@ import hashlib
 import os
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import av
 import torch
@@ -16,7 +15,14 @@ import torch
 from restoration_api.base import canonical_json
 from restoration_runner.models.restorer import Restorer
 
-CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+CPU_THREADS = 4
+"""On a CPU some matrix products round differently with another number of threads, so the number is fixed and in the
+cache key; it may exceed the cores that are there."""
+
+
+def cpu_threads() -> int:
+    """`VR_CPU_THREADS` in a profile's environment is for large CPU machines; it makes another cache key."""
+    return int(os.environ.get("VR_CPU_THREADS", CPU_THREADS))
 
 
 def library_versions() -> dict[str, str]:
@@ -35,28 +41,12 @@ def environment(restorer: Restorer) -> dict[str, str]:
         **restorer.environment(),
         "image": os.environ.get("VR_IMAGE", f"video-restoration {metadata.version('video-restoration')}"),
         "machine": platform.machine(),
-        "threads": str(torch.get_num_threads()),
     }
 
 
 def fingerprint(values: dict[str, str]) -> str:
     """Hash of an environment: equal fingerprints promise equal bytes."""
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
-
-
-def usable_cpus() -> int:
-    """Cores this process may use: its affinity, capped by the container's quota.
-
-    A pod limited to 4 CPUs on a machine of 128 sees all of them; 128 threads on 4 CPUs would mostly wait.
-    """
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = CGROUP_CPU_MAX.read_text().split()
-        if quota != "max":
-            cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
 
 
 def gpu_name(restorer: Restorer) -> str | None:

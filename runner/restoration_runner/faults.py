@@ -1,5 +1,7 @@
 """Errors of libraries that mean something to the operator, as the runner's own."""
 
+import errno
+
 import torch
 
 from restoration_api.outcome import FailureReason
@@ -23,6 +25,10 @@ def as_restoration_error(error: BaseException) -> RestorationError | None:
             f"the GPU has too little memory for this size and chunk length: {_first_line(error)}; "
             "ask for a smaller restoration.target or restoration.chunk.frames, or a GPU with more memory",
         )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "scratch"
+        message = f"no space left on the disk of {where}: raise the profile's scratch.sizeLimit, or free some space"
+        return RestorationError(FailureReason.STORAGE_ERROR, message)
     text = str(error)
     if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in text):
         return RestorationError(FailureReason.GPU_FAULT, f"the GPU or its driver failed: {_first_line(error)}")

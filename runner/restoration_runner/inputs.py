@@ -33,15 +33,17 @@ def find_input(request: Request, *, stop: StopSignal) -> Input:
     """Look at the input and compare what the request pins.
 
     Raises:
-        RestorationError: `InputNotFound`, `InputChanged` (another etag or hash than pinned), `InvalidParameters` (larger
-            than the profile allows), and what storage says.
+        RestorationError: `InputNotFound`, `InputChanged` (another etag or hash than pinned), `InvalidParameters`
+            (larger than the profile allows), and what storage says.
     """
     asked = request.input
     store, key = open_store(asked.uri, asked.storage, request, field="input.uri")
     info = store.head(key, version_id=asked.version_id)
     if info is None:
         version = f" in version {asked.version_id}" if asked.version_id else ""
-        raise RestorationError(FailureReason.INPUT_NOT_FOUND, f"input.uri: {store.describe(key)} does not exist{version}")
+        raise RestorationError(
+            FailureReason.INPUT_NOT_FOUND, f"input.uri: {store.describe(key)} does not exist{version}"
+        )
     if asked.etag is not None and asked.etag.strip('"') != info.etag:
         raise RestorationError(
             FailureReason.INPUT_CHANGED, f"input.etag: {store.uri(key)} has the etag {info.etag}, not {asked.etag}"
@@ -68,7 +70,8 @@ def fetch_input(found: Input, request: Request, *, folder: Path, stop: StopSigna
     """The input as a local file: in place if it is one, else downloaded into `folder` and checked.
 
     Raises:
-        RestorationError: `InputChanged` if it is no longer the object that was found; `StorageError` if the disk is full.
+        RestorationError: `InputChanged` if it is no longer the object that was found; `StorageError` if the disk is
+            full.
     """
     here = found.store.local_path(found.key)
     if here is not None:
@@ -113,7 +116,9 @@ def check_unchanged(found: Input) -> None:
 def _checked(sha256: str, request: Request, uri: str) -> str:
     pinned = request.input.sha256
     if pinned is not None and pinned.lower().removeprefix("sha256:") != sha256:
-        raise RestorationError(FailureReason.INPUT_CHANGED, f"input.sha256: {uri} has the sha256 {sha256}, not {pinned}")
+        raise RestorationError(
+            FailureReason.INPUT_CHANGED, f"input.sha256: {uri} has the sha256 {sha256}, not {pinned}"
+        )
     return sha256
 
 
@@ -133,4 +138,3 @@ def _changed(uri: str) -> RestorationError:
     return RestorationError(
         FailureReason.INPUT_CHANGED, f"input.uri: {uri} changed while it was worked on; start again with the new one"
     )
-

@@ -27,7 +27,7 @@ class ProgressTracker:
         self._segments_total: int | None = None
         self._reused = 0
         self._restored = 0
-        self._segments_done = 0
+        self._finished: set[int] = set()
         self._restoring_since: float | None = None
         self._gpu: str | None = None
         self._updated_at = datetime.now(UTC)
@@ -45,11 +45,12 @@ class ProgressTracker:
             self._total, self._segments_total = frames, segments
             self._touch()
 
-    def found_finished(self, *, frames: int) -> None:
+    def found_finished(self, segment: int, *, frames: int) -> None:
         """A segment was finished by an earlier execution or by somebody else."""
         with self._lock:
-            self._reused += frames
-            self._segments_done += 1
+            if segment not in self._finished:
+                self._finished.add(segment)
+                self._reused += frames
             self._touch()
 
     def restored_frame(self) -> None:
@@ -57,9 +58,9 @@ class ProgressTracker:
             self._restored += 1
             self._touch()
 
-    def finished_segment(self) -> None:
+    def finished_segment(self, segment: int) -> None:
         with self._lock:
-            self._segments_done += 1
+            self._finished.add(segment)
             self._touch()
 
     def on_gpu(self, name: str | None) -> None:
@@ -69,10 +70,6 @@ class ProgressTracker:
     @property
     def restored_frames(self) -> int:
         return self._restored
-
-    @property
-    def segments_done(self) -> int:
-        return self._segments_done
 
     def snapshot(self) -> Progress:
         with self._lock:
@@ -88,7 +85,7 @@ class ProgressTracker:
                 stage=self._stage,
                 frames_done=done,
                 frames_total=self._total,
-                segments_done=self._segments_done,
+                segments_done=len(self._finished),
                 segments_total=self._segments_total,
                 milli_frames_per_second=rate,
                 remaining_milliseconds=remaining,

@@ -13,6 +13,7 @@ from pathlib import Path
 from restoration_api.outcome import FailureReason
 from restoration_api.request import CacheMode, Overwrite, Request
 from restoration_runner.errors import RestorationError
+from restoration_runner.outcomes import SHA256_METADATA
 from restoration_runner.plan import Keys
 from restoration_runner.storage.store import (
     Absent,
@@ -23,7 +24,7 @@ from restoration_runner.storage.store import (
     When,
 )
 
-KEY, REQUEST_KEY, WORK, SHA256 = "vr-key", "vr-request-key", "vr-work", "vr-sha256"
+KEY, REQUEST_KEY, WORK = "vr-key", "vr-request-key", "vr-work"
 TRIES = 5
 STALE_UPLOAD = timedelta(days=1)
 """Unfinished uploads younger than this may be somebody's who is still at it."""
@@ -87,7 +88,7 @@ class Destination:
             KEY: self._keys.cache_key,
             REQUEST_KEY: self._keys.request_key,
             WORK: self._work_name,
-            SHA256: sha256,
+            SHA256_METADATA: sha256,
         }
         for _ in range(TRIES):
             when: When = Absent() if before is None else Unchanged(before.etag)
@@ -96,7 +97,7 @@ class Destination:
             except PreconditionError as error:
                 now = self._store.head(self._key)
                 if now is not None and self._is_ours(now):
-                    return Published(now, now.metadata.get(SHA256, sha256), adopted=True)
+                    return Published(now, now.metadata.get(SHA256_METADATA, sha256), adopted=True)
                 if self._overwrite is not Overwrite.ALWAYS:
                     raise self._conflict("was written by somebody else meanwhile") from error
                 before = now

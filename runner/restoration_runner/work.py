@@ -63,6 +63,10 @@ class Work:
         """Of the prefix's last folder: tells whose work an output is."""
         return self.prefix.rstrip("/").rpartition("/")[2]
 
+    def sibling(self, name: str) -> "Work":
+        """Another work for outputs in the same folder."""
+        return Work(self._store, f"{self.prefix.rstrip('/').rpartition('/')[0]}/{name}/")
+
     def manifest_uri(self) -> str:
         return self._store.uri(manifest_key(self.prefix))
 

@@ -2,7 +2,19 @@
 
 from pathlib import Path
 
-from restoration_runner.models.restorer import Restorer
+from restoration_runner.models.restorer import Capabilities, Restorer
+
+
+def describe(folder: Path) -> Capabilities:
+    """What the model in `folder` needs, without loading its weights.
+
+    Raises:
+        RestorationError: `ModelInvalid`.
+    """
+    from restoration_runner.models.seedvr2.folder import read_description
+    from restoration_runner.models.seedvr2.restorer import capabilities
+
+    return capabilities(read_description(folder))
 
 
 def load_restorer(

@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 QUEUE_FRAMES = 8
 """Between two threads: enough to even out a keyframe or a window, little against a window's own memory."""
+QUEUE_SHARE = 16
+"""With a memory hint the queues get this fraction of it at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,16 @@ class Stopwatch:
             yield item
 
 
+def queue_frames(plan: Plan, memory_hint_mib: int | None) -> int:
+    """Frames that may wait between two threads: fewer if a predecessor ran out of the host's memory."""
+    if memory_hint_mib is None:
+        return QUEUE_FRAMES
+    frame_bytes = plan.width * plan.height * 3
+    return max(1, min(QUEUE_FRAMES, (memory_hint_mib << 20) // (QUEUE_SHARE * frame_bytes)))
+
+
 class SegmentMaker:
-    """Makes segments of one plan from one local file; one at a time is computed, the one before may still be encoded."""
+    """Makes segments of one plan from one local file; while one is computed, the one before may still be encoded."""
 
     def __init__(
         self,
@@ -104,7 +114,7 @@ class SegmentMaker:
         scratch: Path,
         stop: StopSignal,
         on_frame: Callable[[], None],
-        queue_frames: int = QUEUE_FRAMES,
+        room: int = QUEUE_FRAMES,
     ) -> None:
         self._plan = plan
         self._source = source
@@ -112,7 +122,7 @@ class SegmentMaker:
         self._scratch = scratch
         self._stop = stop
         self._on_frame = on_frame
-        self._room = queue_frames
+        self._room = room
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._before: Future[Any] | None = None
@@ -218,9 +228,7 @@ class SegmentMaker:
         if self._before is not None and self._before.done():
             self._before.result()  # a commit that failed is no reason to compute another segment
 
-    def _write(
-        self, segment: Segment, encoded: Channel[Planes], costs: "_Costs", then: Callable[[Made], R]
-    ) -> R:
+    def _write(self, segment: Segment, encoded: Channel[Planes], costs: "_Costs", then: Callable[[Made], R]) -> R:
         """On the encoder's thread: encode, check, commit."""
         path = self._scratch / f"{segment.index:05d}.mkv"
         with encoded:

@@ -34,7 +34,7 @@ def model_files(folder: Path) -> list[Path]:
         if path.suffix in RUNNABLE_SUFFIXES:
             raise RestorationError(
                 FailureReason.MODEL_INVALID,
-                f"{path} is a pickle, which can run code when it is read: convert the weights to safetensors, remove it",
+                f"{path} is a pickle, which can run code when read: convert the weights to safetensors and remove it",
             )
     return [path for path in found if path.suffix in READ_SUFFIXES]
 

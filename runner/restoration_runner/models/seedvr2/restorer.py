@@ -16,7 +16,7 @@ from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import device_name
 from restoration_runner.models.restorer import Capabilities, WorkReport
-from restoration_runner.models.seedvr2.folder import LoadedModel, PosteriorRule
+from restoration_runner.models.seedvr2.folder import LoadedModel, ModelDescription, PosteriorRule
 from restoration_runner.models.seedvr2.sampling import denoise, euler_endpoint
 from restoration_runner.models.seedvr2.vae import StreamState, posterior
 from restoration_runner.restoration.blend import WindowBlend
@@ -27,6 +27,16 @@ ALGORITHM = "seedvr2/1"
 """Raise the number when the same plan gives other frames; it is part of the cache key."""
 
 PRECISION_NAMES = {torch.float32: "FP32", torch.bfloat16: "BF16"}
+
+
+def capabilities(description: ModelDescription) -> Capabilities:
+    """What a model of this description needs; known before its weights are loaded."""
+    return Capabilities(
+        alignment=description.vae.spatial_stride * max(description.dit.patch[1:]),
+        encoder_warmup=description.encoder_warmup_latents,
+        decoder_warmup=description.decoder_warmup_latents,
+        algorithm=ALGORITHM,
+    )
 
 
 class SeedVr2Restorer:
@@ -43,12 +53,7 @@ class SeedVr2Restorer:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(
-            alignment=self._description.vae.spatial_stride * max(self._description.dit.patch[1:]),
-            encoder_warmup=self._description.encoder_warmup_latents,
-            decoder_warmup=self._description.decoder_warmup_latents,
-            algorithm=ALGORITHM,
-        )
+        return capabilities(self._description)
 
     @property
     def device(self) -> torch.device:
