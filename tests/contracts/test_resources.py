@@ -98,6 +98,43 @@ def test_unknown_fields_are_ignored_everywhere() -> None:
     assert "managedFields" not in str(seen.to_json())
 
 
+def test_a_status_from_the_future_is_read_as_far_as_it_is_understood() -> None:
+    """After a rollback, the older operator meets words of the newer one; what it must remember survives."""
+    body = make_vr()
+    body["status"] = {
+        "phase": "Planning",
+        "profile": {"kind": "Template", "name": "a"},
+        "progress": {"stage": "Thinking", "framesDone": 3},
+        "attempts": {"executions": 7},
+        "output": {
+            "verification": {"verdict": "Certified", "decodedFrames": 5},
+            "streams": [
+                {"index": 0, "type": "video", "action": "Restored"},
+                {"index": 1, "type": "audio", "action": "Denoised"},
+            ],
+        },
+    }
+    assert VideoRestoration.model_validate(body).status.to_json() == {
+        "conditions": [],
+        "profile": {"name": "a"},
+        "attempts": {"executions": 7, "retries": 0, "infrastructureRetries": 0, "disruptions": 0},
+        "attemptHistory": [],
+        "progress": {"framesDone": 3},
+        "output": {
+            "verification": {"decodedFrames": 5},
+            "streams": [{"index": 0, "type": "video", "action": "Restored"}],
+        },
+    }
+
+
+def test_what_must_be_remembered_is_never_guessed() -> None:
+    """A count of executions that cannot be read must not become 0: numbers are never reused."""
+    body = make_vr()
+    body["status"] = {"attempts": {"executions": -1}}
+    with pytest.raises(ValidationError):
+        VideoRestoration.model_validate(body)
+
+
 def test_items_of_a_list_need_no_kind() -> None:
     """The API server leaves `apiVersion` and `kind` out of the elements of a list."""
     body = make_vr()

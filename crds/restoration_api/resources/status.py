@@ -2,12 +2,16 @@
 
 The operator writes it whole, by server-side apply, and computes it from facts each time. Conditions are what programs
 should look at; `phase` and `progress.summary` are derived for people, and nothing of ours reads them back.
+
+A status may have been written by a newer operator, before somebody rolled back: words of an enumeration that this
+program does not know read as unset, so that one word for people never hides a whole restoration.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from restoration_api.outcome import Stage, StreamAction, Verdict
 from restoration_api.resources.common import Boolean, Condition, Int32, Int64, ObjectName, Part, Time
@@ -40,6 +44,21 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
+def _known(words: Iterable[str]) -> Callable[[Any], Any]:
+    """Reads a word that is not among `words` as unset."""
+    known = tuple(words)
+    return lambda value: value if value in known else None
+
+
+def _known_streams(value: Any) -> Any:
+    """Streams without those of which something unheard-of became."""
+    if not isinstance(value, list | tuple):
+        return value
+    actions = tuple(StreamAction)
+    return [item for item in value if not isinstance(item, Mapping) or item.get("action") in actions]
+
+
+ProfileKind = Literal["ClusterRestorationProfile", "RestorationProfile", "Builtin"]
 Hash = Annotated[str, Field(max_length=64)]
 NameText = Annotated[str, Field(max_length=253)]
 JobName = Annotated[str, Field(max_length=63)]
@@ -55,7 +74,7 @@ Count64 = Annotated[Int64, Field(ge=0)]
 class ProfileSnapshot(Part):
     """The profile as it was when the restoration was accepted."""
 
-    kind: Literal["ClusterRestorationProfile", "RestorationProfile", "Builtin"] | None = Field(
+    kind: Annotated[ProfileKind | None, BeforeValidator(_known(get_args(ProfileKind)))] = Field(
         default=None, description="Builtin is the operator's own default profile."
     )
     name: NameText | None = Field(default=None, description="Name of the profile.")
@@ -114,7 +133,9 @@ class Attempt(Part):
 class ProgressStatus(Part):
     """How far the running execution is; a recent copy of what the runner says."""
 
-    stage: Stage | None = Field(default=None, description="What the runner does now.")
+    stage: Annotated[Stage | None, BeforeValidator(_known(Stage))] = Field(
+        default=None, description="What the runner does now."
+    )
     summary: str | None = Field(default=None, max_length=32, description="Ready to print: 41% 9840/24000.")
     percent: Int32 | None = Field(default=None, ge=0, le=100, description="Of all frames.")
     frames_done: Count64 | None = Field(default=None, description="Frames restored, by all executions.")
@@ -143,7 +164,7 @@ class InputStatus(Part):
 class VerificationStatus(Part):
     """What the check of the finished file found; a file that fails it is never published."""
 
-    verdict: Verdict | None = Field(
+    verdict: Annotated[Verdict | None, BeforeValidator(_known(Verdict))] = Field(
         default=None, description="PassedWithRepairs: some frames were repaired and counted."
     )
     expected_frames: Int64 | None = Field(default=None, description="Frames of the plan.")
@@ -176,9 +197,9 @@ class OutputStatus(Part):
     height: Int32 | None = Field(default=None, description="Pixels.")
     frames: Int64 | None = Field(default=None, description="Frames of the video stream.")
     verification: VerificationStatus | None = Field(default=None, description="Result of the check before publishing.")
-    streams: Annotated[tuple[StreamStatus, ...], Field(max_length=64), ATOMIC] | None = Field(
-        default=None, description="What became of each stream of the input."
-    )
+    streams: Annotated[
+        Annotated[tuple[StreamStatus, ...], Field(max_length=64), ATOMIC] | None, BeforeValidator(_known_streams)
+    ] = Field(default=None, description="What became of each stream of the input.")
 
 
 class TimingsStatus(Part):
@@ -202,7 +223,9 @@ class VideoRestorationStatus(Part):
     """What the operator answers."""
 
     observed_generation: Int64 | None = Field(default=None, ge=0, description="metadata.generation that was looked at.")
-    phase: Phase | None = Field(default=None, description="One word for people; programs should look at conditions.")
+    phase: Annotated[Phase | None, BeforeValidator(_known(Phase))] = Field(
+        default=None, description="One word for people; programs should look at conditions."
+    )
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListMap("type")] = Field(
         default_factory=tuple,
         description="Accepted, Scheduled, Suspended, Succeeded, Finished, Reconciling, Stalled.",
