@@ -6,9 +6,8 @@ A custom resource could not do this: Helm would have to create it after its own 
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
-from restoration_api.resources import ProfileSpec
+from restoration_api.resources import ProfileSpec, read_strictly
 from restoration_operator.decide.types import NoProfile, Profile
 
 NO_STORAGE = (
@@ -59,13 +58,12 @@ class BuiltinProfile:
         try:
             content = yaml.safe_load(file.read_text())
         except yaml.YAMLError as error:
-            return NoProfile(reason="ProfileNotReady", message=f"the built-in profile is not YAML: {error}")
+            text = " ".join(str(error).split())  # it shows the place in lines of its own
+            return NoProfile(reason="ProfileNotReady", message=f"the built-in profile is not YAML: {text}")
         if not isinstance(content, dict) or not content.get("storage"):
             return NoProfile(reason="ProfileNotReady", message=NO_STORAGE)
         try:
-            spec = ProfileSpec.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(["defaultProfile", *map(str, first["loc"])])
-            return NoProfile(reason="ProfileNotReady", message=f"the chart's value {field} is wrong: {first['msg']}")
+            spec = read_strictly(ProfileSpec, content)
+        except ValueError as error:
+            return NoProfile(reason="ProfileNotReady", message=f"the chart's value defaultProfile is wrong: {error}")
         return Profile(kind="Builtin", name="default", generation=None, spec=self._fill(spec))
