@@ -16,8 +16,8 @@ from restoration_runner.video import colour, ffmpeg_cli, tags
 from restoration_runner.video.source import MOST_PIXELS, display_name, invalid, media_errors, open_media, video_stream
 from restoration_runner.video.streams import CHAPTER_TITLES
 
-IDENTITY_MATRIX: Final = [65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30]
-"""The display matrix that changes nothing, in the 16.16 and 2.30 fixed point of ISO/IEC 14496-12."""
+ONE: Final = 1 << 16
+"""1.0 in a display matrix, which is in 16.16 fixed point (ISO/IEC 14496-12)."""
 TRAITS_OF_SIDE_DATA: Final = {
     "DOVI configuration record": "dolby-vision",
     "Spherical Mapping": "spherical",
@@ -129,6 +129,12 @@ def _display_matrix(stream: dict[str, Any]) -> list[int] | None:
     return None
 
 
+def _only_turns(matrix: list[int]) -> bool:
+    """False if a display matrix also mirrors, scales or shears, which `rotation` does not tell."""
+    a, b, _, c, d = matrix[:5]
+    return (a, b) == (d, -c) and abs(a * a + b * b - ONE * ONE) <= ONE
+
+
 def _rotation(stream: dict[str, Any]) -> int:
     for item in stream.get("side_data_list", []):
         if "rotation" in item:
@@ -142,7 +148,7 @@ def _traits(stream: dict[str, Any], frame: VideoFrame) -> set[str]:
         TRAITS_OF_SIDE_DATA[kind] for item in items if (kind := item.get("side_data_type")) in TRAITS_OF_SIDE_DATA
     }
     matrix = _display_matrix(stream)
-    if matrix and matrix != IDENTITY_MATRIX and not _rotation(stream):
+    if matrix and not _only_turns(matrix):
         traits.add("mirrored")
     said = {key.lower(): value for key, value in stream.get("tags", {}).items()}
     if any(component.is_alpha for component in frame.format.components) or said.get("alpha_mode") == "1":

@@ -1,0 +1,172 @@
+"""A segment's bytes depend on its frames and nothing else; a joined file that is not what was planned is noticed."""
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from tests.builders import clips
+from tests.builders.clips import Clip, Sound
+from tests.builders.passthrough import Passed, encode, pass_through, settings
+
+from restoration_api.outcome import FailureReason
+from restoration_api.request import AudioMode
+from restoration_runner.errors import RestorationError
+from restoration_runner.video import colour, join, streams, timeline, verify, write
+from restoration_runner.video.probe import probe
+from restoration_runner.video.scan import scan
+
+WRITE = """
+import sys
+from pathlib import Path
+from tests.builders.passthrough import encode
+from restoration_runner.video.probe import probe
+from restoration_runner.video.scan import scan
+source, out = map(Path, sys.argv[1:])
+facts = probe(source)
+print(encode(source, out, facts, scan(source, facts), first=0, last=23).sha256)
+"""
+
+
+def test_a_segment_has_the_same_bytes_in_every_run_and_with_one_or_two_cores(tmp_path: Path) -> None:
+    source = clips.write(tmp_path / "in.mp4", Clip(width=176, height=144, cuts=(9,)))
+    cores = sorted(os.sched_getaffinity(0))
+    assert len(cores) >= 2, "with one core this test would compare one core with itself"
+    sums = set()
+    for run, some in enumerate((cores[:1], cores[:2], cores[:2])):
+        out = tmp_path / f"{run}.mkv"
+        command = ["taskset", "-c", ",".join(map(str, some)), sys.executable, "-c", WRITE, str(source), str(out)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        assert done.stdout.strip() == hashlib.sha256(out.read_bytes()).hexdigest()
+        sums.add(done.stdout.strip())
+    assert len(sums) == 1
+
+
+def test_the_encoders_settings_are_pinned() -> None:
+    """Whoever changes one of these changes the bytes of every segment, and must change the engine version."""
+    color = colour.output_color(
+        colour.complete(
+            matrix="bt709", primaries="bt709", transfer="bt709", full_range=False, chroma_location="left", height=1080
+        )
+    )
+    found = write.encoder_settings(crf=18, preset="medium", frame_rate="24000/1001", color=color)
+    assert found.parameters == (
+        "frame-threads=3:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0:keyint=48:min-keyint=48:chromaloc=0"
+    )
+    assert (found.pixel_format, found.gop_frames, found.crf, found.preset) == ("yuv420p10le", 48, 18, "medium")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(None, 25), ("25/1", 25), ("24000/1001", Fraction(24000, 1001)), ("1/10", 1), ("90000/1", 300)],
+)
+def test_the_nominal_rate_stays_sane(said: str | None, expected: Fraction) -> None:
+    assert write.nominal_rate(said) == expected
+
+
+@pytest.fixture
+def passed(tmp_path: Path) -> Passed:
+    return pass_through(clips.write(tmp_path / "in.mp4", Clip(sounds=(Sound(),))), tmp_path, segments=2)
+
+
+def failure(out: Path, expected: verify.Expected) -> str:
+    with pytest.raises(RestorationError) as caught:
+        verify.verify(out, expected)
+    assert caught.value.reason is FailureReason.VERIFICATION_FAILED
+    return caught.value.message
+
+
+def test_the_joined_file_is_the_same_every_time(passed: Passed, tmp_path: Path) -> None:
+    again = tmp_path / "again.mp4"
+    join.join(
+        passed.segments,
+        again,
+        timeline=passed.timeline,
+        color=passed.color,
+        facts=passed.facts,
+        source=passed.source,
+        kept=streams.copied(passed.streams),
+    )
+    assert again.read_bytes() == passed.out.read_bytes()
+    data = again.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "a player must not have to fetch the end first"
+
+
+def test_verification_notices_what_differs_from_the_plan(passed: Passed, tmp_path: Path) -> None:
+    good = passed.expected
+    times, (first, second) = good.timeline, good.segments
+    later = dataclasses.replace(times, ticks=(*times.ticks[:-1], times.ticks[-1] + 1))
+    shorter = dataclasses.replace(times, ticks=times.ticks[:-1])
+    longer = dataclasses.replace(times, last_duration=times.last_duration + 1)
+    other_sound = clips.write(tmp_path / "other.mp4", Clip(sounds=(Sound(seconds=0.5),)))
+    cases = [
+        (dataclasses.replace(good, width=66), "width 64, the plan says 66"),
+        (dataclasses.replace(good, color=good.color.model_copy(update={"matrix": "smpte170m"})), "color_space bt709"),
+        (dataclasses.replace(good, color=good.color.model_copy(update={"chroma_location": "topleft"})), "chroma_loc"),
+        (dataclasses.replace(good, timeline=later), "frame shown until tick"),
+        (
+            dataclasses.replace(good, timeline=dataclasses.replace(later, last_duration=times.last_duration - 1)),
+            "frame 23",
+        ),
+        (dataclasses.replace(good, timeline=longer), "last frame shown until tick"),
+        (dataclasses.replace(good, timeline=shorter), "the plan says"),
+        (dataclasses.replace(good, segments=(second, first)), "segment 0"),
+        (dataclasses.replace(good, segments=(first,)), "segments that hold frames 12, the plan says 24"),
+        (dataclasses.replace(good, kept=()), "streams ['video', 'audio']"),
+        (dataclasses.replace(good, source=other_sound), "packets with hash"),
+    ]
+    for expected, sentence in cases:
+        assert sentence in failure(passed.out, expected)
+    passed.verify()
+
+
+def test_verification_notices_a_damaged_file(passed: Passed) -> None:
+    data = bytearray(passed.out.read_bytes())
+    # Somewhere in the middle of the coded pictures, which lie after the index.
+    at = data.index(b"mdat") + 200
+    data[at] ^= 0xFF
+    passed.out.write_bytes(data)
+    failure(passed.out, passed.expected)
+    clips.truncate(passed.out, keep=0.8)
+    failure(passed.out, passed.expected)
+    passed.out.write_bytes(b"")
+    failure(passed.out, passed.expected)
+
+
+def test_segments_that_do_not_fit_together_are_not_joined(tmp_path: Path) -> None:
+    source = clips.write(tmp_path / "in.mp4", Clip())
+    facts = probe(source)
+    scanned = scan(source, facts)
+    times = timeline.timeline(scanned.timestamps, facts)
+    color = colour.output_color(facts.color)
+    a, b, other = tmp_path / "a.mkv", tmp_path / "b.mkv", tmp_path / "other.mkv"
+    encode(source, a, facts, scanned, first=0, last=11)
+    encode(source, b, facts, scanned, first=12, last=22)
+    changed = settings(facts).model_copy(update={"parameters": settings(facts).parameters + ":ref=5"})
+    with write.SegmentWriter(
+        other, settings=changed, color=color, width=64, height=48, frame_rate=facts.frame_rate
+    ) as writer:
+        planes = clips.picture(Clip(pixel_format="yuv420p10le"), 0)
+        for _ in range(12):
+            writer.write(tuple(torch.from_numpy(plane.astype("int16")) for plane in planes))  # type: ignore[arg-type]
+    for segments, sentence in (((a, b), "hold 23 frames, the plan says 24"), ((a, other), "other parameters")):
+        with pytest.raises(RestorationError, match=sentence) as caught:
+            join.join(segments, tmp_path / "out.mp4", timeline=times, color=color, facts=facts, source=source, kept=())
+        assert caught.value.reason is FailureReason.VERIFICATION_FAILED
+
+
+def test_audio_copy_that_is_impossible_is_refused(tmp_path: Path) -> None:
+    sound = Sound(codec="pcm_u8", sample_format="u8", rate=8000)
+    facts = probe(clips.write(tmp_path / "in.mkv", Clip(sounds=(sound,))))
+    with pytest.raises(
+        RestorationError, match=r"output\.audio: Copy is not possible: MP4 cannot hold pcm_u8"
+    ) as caught:
+        streams.decide(facts, audio=AudioMode.COPY)
+    assert caught.value.reason is FailureReason.INVALID_PARAMETERS
+    dropped = streams.decide(facts, audio=AudioMode.DROP)
+    assert [outcome.detail for outcome in dropped] == ["h264 to hevc", "output.audio is Drop"]
