@@ -181,6 +181,7 @@ class Node:
     def _remove(self) -> None:
         # The kubelet first: it would start pods again that are being ended.
         self._processes.stop_one("kubelet")
+        self._processes.stop_one("seaweedfs", grace_s=0)  # takes its time, and its data goes with the state anyway
         self._processes.stop()
         remove_leftovers(NODE_STATE, containerd_socket=self._containerd.socket, image_content=self._containerd.content)
         remove_builder_mounts()
