@@ -1,0 +1,90 @@
+"""The real node, the built images, the installed chart: made once for all end-to-end tests.
+
+With KUBECONFIG it is that cluster (see hack/demo/stage.py), else the development cluster. The first time, Kubernetes is
+compiled and torch installed into an image: that happens before the first test, whose timeout it must not use up.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hack.cluster.console import Console
+from hack.cluster.errors import ClusterError
+from hack.demo import store_pod
+from hack.demo.bucket import Bucket
+from hack.demo.install import Images, build_images, install_chart, prepare_namespace
+from hack.demo.kubectl import DemoError
+from hack.demo.stage import Stage, open_stage
+
+from tests.e2e.lab import Lab
+
+
+@dataclass(frozen=True)
+class Installation:
+    stage: Stage
+    images: Images
+    bucket: Bucket
+
+
+_INSTALLATION = pytest.StashKey[Installation | str]()
+_CLOSING = pytest.StashKey[ExitStack]()
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo last: it leaves its results where a person looks for them."""
+    items.sort(key=lambda item: item.path.name == "test_demo.py")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prepare the installation, visibly: it may take long."""
+    config = session.config
+    if config.option.collectonly or not any(HERE in item.path.parents for item in session.items):
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    closing = config.stash.setdefault(_CLOSING, ExitStack())
+    with capture.global_and_fixture_disabled():
+        try:
+            config.stash[_INSTALLATION] = _install(closing)
+        except (ClusterError, DemoError) as error:
+            config.stash[_INSTALLATION] = str(error)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close what the preparation opened; the cluster goes on, for the next run."""
+    config.stash.get(_CLOSING, ExitStack()).close()
+
+
+def _install(closing: ExitStack) -> Installation:
+    console = Console()
+    stage = open_stage(console)
+    images = build_images(stage, console)
+    bucket = closing.enter_context(store_pod.bucket_of(stage, console))
+    bucket.ensure()
+    with console.step("installing the chart"):
+        install_chart(stage, images, bucket)
+    return Installation(stage, images, bucket)
+
+
+@pytest.fixture(scope="session")
+def installation(request: pytest.FixtureRequest) -> Installation:
+    """The installed operator. Skips, and in CI fails, where there can be none."""
+    found = request.config.stash[_INSTALLATION]
+    if isinstance(found, Installation):
+        return found
+    if os.environ.get("CI"):
+        pytest.fail(found)
+    pytest.skip(found)
+
+
+@pytest.fixture
+def lab(installation: Installation, tmp_path: Path) -> Iterator[Lab]:
+    """A fresh namespace and a fresh folder in the bucket."""
+    name = f"e2e-{uuid.uuid4().hex[:8]}"
+    kubectl = prepare_namespace(installation.stage.kubectl.in_namespace(name), installation.bucket)
+    yield Lab(installation.stage, kubectl, installation.bucket, f"{name}/", tmp_path)
+    kubectl.run("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,143 @@
+"""`kubectl apply` to a restored object: images, operator, Job, pod, network, storage, all real, judged by ffprobe."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from restoration_api.outcome import StreamAction, Verdict
+from tests.builders import clips, ffprobe
+from tests.builders.clips import Clip, Sound
+from tests.e2e.lab import Lab, eventually
+
+SHORT_SEGMENTS = {"execution.segmentFrames": 20}
+CUT = Clip(frames=60, cuts=(27,), sounds=(Sound(seconds=2.4, language="eng"),))
+VARIABLE = Clip(
+    frames=24,
+    stamps=[0, 10, 15, 40, 41, 60, 90, 100, 130, 150, 151, 190, 200, 220, 230, 270, 281, 300, 310, 350, 351, 370, 400, 420],
+    time_base=Fraction(1, 600),
+    matrix=6,
+    primaries=6,
+    transfer=6,
+)  # fmt: skip
+
+
+def assert_is_restored(source: Path, restored: Path, clip: Clip, *, tags: str) -> None:
+    """Codec, size, tags, number of frames and every timestamp, as the machine's own ffprobe sees them."""
+    video = ffprobe.video(restored)
+    assert (video["codec_name"], video["codec_tag_string"], video["profile"]) == ("hevc", "hvc1", "Main 10")
+    assert (video["width"], video["height"]) == (4 * clip.width, 4 * clip.height)
+    assert [video[key] for key in ("color_space", "color_primaries", "color_transfer")] == [tags] * 3
+    assert (video["color_range"], video["pix_fmt"]) == ("tv", "yuv420p10le")
+    times = ffprobe.times(restored)
+    assert len(times) == clip.frames
+    assert times == ffprobe.times(source)
+
+
+@pytest.mark.timeout(420)
+def test_cut_sound_and_short_segments(lab: Lab) -> None:
+    source = clips.write(lab.folder / "cut.mp4", CUT)
+    lab.apply(
+        "cut", source=lab.upload(source), to="restored.mp4", changes={**SHORT_SEGMENTS, "cleanup.segments": "Retain"}
+    )
+    status = lab.succeed("cut")
+
+    restored = lab.download("restored.mp4")
+    assert_is_restored(source, restored, CUT, tags="bt709")
+    assert ffprobe.packet_hashes(restored, "a:0") == ffprobe.packet_hashes(source, "a:0")
+    [audio] = [stream for stream in ffprobe.streams(restored) if stream["codec_type"] == "audio"]
+    assert audio["tags"]["language"] == "eng"
+
+    markers = lab.objects(".json")
+    assert sum("/seg/" in key for key in markers) >= 3, markers
+    assert status.output is not None and status.output.verification is not None
+    assert status.output.verification.verdict is Verdict.PASSED
+    assert (status.output.frames, status.output.verification.decoded_frames) == (CUT.frames, CUT.frames)
+    assert [stream.action for stream in status.output.streams or ()] == [StreamAction.RESTORED, StreamAction.COPIED]
+    assert status.output.uri == lab.uri("restored.mp4")
+    assert status.progress is not None and status.progress.percent == 100
+    assert status.timings is not None and (status.timings.inference_milliseconds or 0) > 0
+    assert status.attempts.executions == 1
+
+
+@pytest.mark.timeout(420)
+def test_variable_frame_rate_keeps_every_timestamp(lab: Lab) -> None:
+    source = clips.write(lab.folder / "variable.mp4", VARIABLE)
+    lab.apply("variable", source=lab.upload(source), to="restored.mp4", changes=SHORT_SEGMENTS)
+    lab.succeed("variable")
+    assert_is_restored(source, lab.download("restored.mp4"), VARIABLE, tags="smpte170m")
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_runner_is_resumed_by_the_same_request(lab: Lab) -> None:
+    source = lab.upload(clips.write(lab.folder / "long.mp4", Clip(frames=121)))
+    changes = {**SHORT_SEGMENTS, "cleanup.segments": "Retain"}
+
+    def finished_segments(folder: str = "") -> dict[str, str]:
+        return {key: etag for key, etag in lab.objects(".json").items() if "/seg/" in key and folder in key}
+
+    lab.apply("first", source=source, to="interrupted.mp4", changes=changes)
+    eventually(lambda: len(finished_segments()) >= 2, what="Two finished segments")
+    lab.kill_runner("first")
+    reason, _ = lab.fail("first")
+    assert reason == "Unknown"
+    before = finished_segments()
+
+    lab.apply("second", source=source, to="interrupted.mp4", changes=changes)
+    status = lab.succeed("second")
+    after = finished_segments()
+    # Work was left to do, none of what had been done was done again, and the result is that of a quiet run.
+    assert 2 <= len(before) < len(after)
+    assert before.items() <= after.items()
+    assert status.output is not None
+
+    lab.apply("undisturbed", source=source, to="quiet.mp4", changes=changes)
+    lab.succeed("undisturbed")
+    assert lab.download("interrupted.mp4").read_bytes() == lab.download("quiet.mp4").read_bytes()
+
+
+@pytest.mark.timeout(600)
+def test_the_same_request_again_is_a_cache_hit(lab: Lab) -> None:
+    source = lab.upload(clips.write(lab.folder / "short.mp4", Clip(frames=9)))
+    lab.apply("once", source=source, to="restored.mp4")
+    once = lab.succeed("once")
+    lab.apply("again", source=source, to="restored.mp4")
+    again = lab.succeed("again")
+    assert (once.cache_hit, again.cache_hit) == (False, True)
+    assert once.output is not None and again.output is not None
+    assert once.output.etag == again.output.etag
+    assert once.cache_key == again.cache_key
+
+
+def broken(lab: Lab) -> str:
+    path = clips.write(lab.folder / "broken.mp4", Clip())
+    path.write_bytes(path.read_bytes()[:200] + b"\0" * 4000)
+    return lab.upload(path)
+
+
+def text(lab: Lab) -> str:
+    path = lab.folder / "notes.mp4"
+    path.write_text("This is no video.\n" * 50)
+    return lab.upload(path)
+
+
+def missing(lab: Lab) -> str:
+    return lab.uri("nowhere.mp4")
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize(
+    ("source", "reason", "named"),
+    [(broken, "InvalidInput", "broken.mp4"), (text, "InvalidInput", "notes.mp4"), (missing, "InputNotFound", "nowhere.mp4")],
+    ids=["broken video", "no video", "no object"],
+)  # fmt: skip
+def test_what_cannot_be_restored_fails_with_its_reason(lab: Lab, source: object, reason: str, named: str) -> None:
+    assert callable(source)
+    lab.apply("refused", source=source(lab), to="restored.mp4")
+    found, message = lab.fail("refused")
+    assert found == reason
+    assert named in message
+    assert not lab.objects("restored.mp4")
+    # One execution: no second try can help.
+    [job] = lab.kubectl.list("jobs")
+    assert job["metadata"]["name"].endswith("-e1-run")
