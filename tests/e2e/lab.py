@@ -74,11 +74,8 @@ class Lab:
     def objects(self, suffix: str = "") -> dict[str, str]:
         """ETags of this test's objects whose keys end in `suffix`."""
         found = self.bucket.endpoint.client().list_objects(self.bucket.name, prefix=self.prefix, recursive=True)
-        return {
-            item.object_name: item.etag or ""
-            for item in found
-            if item.object_name and item.object_name.endswith(suffix)
-        }
+        etags = {item.object_name or "": item.etag or "" for item in found}
+        return {key: etag for key, etag in etags.items() if key.endswith(suffix)}
 
     def pods(self, name: str) -> list[Manifest]:
         """Runner pods of a restoration."""
@@ -102,9 +99,8 @@ class Lab:
         logs = self.kubectl.attempt("logs", "--selector=app.kubernetes.io/managed-by=vr-operator", "--tail=30").stdout
         operator = self.kubectl.in_namespace("video-restoration")
         decisions = operator.attempt("logs", "--selector=app.kubernetes.io/component=operator", "--tail=60").stdout
-        return (
-            f"--- objects of {name}\n{described[-6000:]}\n--- runner\n{logs[-4000:]}\n--- operator\n{decisions[-6000:]}"
-        )
+        parts = {f"objects of {name}": described[-6000:], "runner": logs[-4000:], "operator": decisions[-6000:]}
+        return "\n".join(f"--- {title}\n{text}" for title, text in parts.items())
 
 
 def _belongs_to(process: Path, container: str) -> bool:
