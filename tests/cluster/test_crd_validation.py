@@ -1,6 +1,7 @@
 """What the real API server makes of our CRDs: the judge of ranges, unions, CEL rules, defaults and immutability."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,10 @@ from tests.builders.crd_cases import Case, cases
 from tests.builders.resources import UNSET, Body, changed, make_profile, make_vr, parse
 
 from restoration_api.outcome import FailureReason
-from restoration_api.resources import VideoRestorationStatus
+from restoration_api.resources import API_VERSION, VideoRestorationStatus
 from restoration_api.resources.definitions import DEFINITIONS, Definition
 
 ROOT = Path(__file__).resolve().parents[2]
-MANIFESTS = [*sorted((ROOT / "examples").rglob("*.yaml")), ROOT / "tests/contracts/v1alpha1/manifests.yaml"]
 LARGEST_ANNOTATIONS_BYTES = 262_144
 NOON = "2026-03-01T12:00:00Z"
 
@@ -358,12 +358,26 @@ def test_crd_has_no_objections_against_it(server: ApiServer, definition: Definit
     assert {item["type"]: item["status"] for item in conditions} == {"NamesAccepted": "True", "Established": "True"}
 
 
+def _blocks(file: Path) -> list[str]:
+    """The YAML texts in a file that show objects of ours: the file itself, or the code blocks of a page."""
+    text = file.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```ya?ml\n(.*?)^```", text, re.DOTALL | re.MULTILINE) if file.suffix == ".md" else [text]
+    return [block for block in blocks if API_VERSION in block]
+
+
+# Where people copy manifests from: examples, and the code blocks of every page.
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+EXAMPLES = [*(ROOT / "examples").rglob("*.yaml"), ROOT / "tests/contracts/v1alpha1/manifests.yaml"]
+MANIFESTS = sorted(file for file in (*PAGES, *EXAMPLES) if _blocks(file))
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_manifest_passes_strict_validation(
     server: ApiServer, control_plane: ControlPlane, manifest: Path, namespace: str
 ) -> None:
-    """Objects of ours only: an example may bring a Secret or a namespace along."""
-    ours = [body for body in yaml.safe_load_all(manifest.read_text()) if body and _is_ours(body)]
+    documents = [document for block in _blocks(manifest) for document in yaml.safe_load_all(block)]
+    ours = [document for document in documents if document and document.get("apiVersion") == API_VERSION]
+    assert ours
     for body in ours:
         body["metadata"].pop("namespace", None)
         control_plane.kubectl(
@@ -473,10 +487,6 @@ def _status_apply(stored: Body, resource_version: str, finished: str) -> Body:
 def _stored_crd(server: ApiServer, definition: Definition) -> Body:
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition.crd_name}"
     return server.request("GET", path).body
-
-
-def _is_ours(body: Body) -> bool:
-    return body["kind"] in {definition.kind for definition in DEFINITIONS}
 
 
 def _table(control_plane: ControlPlane, namespace: str, *arguments: str) -> list[list[str]]:
