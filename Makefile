@@ -62,7 +62,8 @@ test: test-tools ## Every test but the end-to-end ones; needs no root (at most 1
 .PHONY: e2e
 e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse, and the demo (root)
 	@mkdir -p $(REPORTS)
-	$(PYTEST) tests/e2e --junitxml=$(REPORTS)/e2e.xml
+	$(PYTEST) tests/e2e/cluster --junitxml=$(REPORTS)/e2e-cluster.xml
+	$(PYTEST) tests/e2e --ignore=tests/e2e/cluster --junitxml=$(REPORTS)/e2e.xml
 
 # ---- generated files
 

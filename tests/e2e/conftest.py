@@ -33,30 +33,40 @@ class Installation:
 _INSTALLATION = pytest.StashKey[Installation | str]()
 _CLOSING = pytest.StashKey[ExitStack]()
 HERE = Path(__file__).parent
+BREAKS_CLUSTERS = HERE / "cluster"
+"""Tests of the development cluster itself; they start and kill it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo last: it leaves its results where a person looks for them."""
-    items.sort(key=lambda item: item.path.name == "test_demo.py")
+    """What breaks clusters first, the demo last: it leaves its results where a person looks for them."""
+    items.sort(key=lambda item: (BREAKS_CLUSTERS not in item.path.parents, item.path.name == "test_demo.py"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Prepare the installation, visibly: it may take long."""
-    config = session.config
-    if config.option.collectonly or not any(HERE in item.path.parents for item in session.items):
+    """Install before the first test, whose timeout a first build would use up; but never before clusters are broken."""
+    if session.config.option.collectonly:
         return
-    capture = config.pluginmanager.getplugin("capturemanager")
-    closing = config.stash.setdefault(_CLOSING, ExitStack())
-    with capture.global_and_fixture_disabled():
-        try:
-            config.stash[_INSTALLATION] = _install(closing)
-        except (ClusterError, DemoError) as error:
-            config.stash[_INSTALLATION] = str(error)
+    ours = [item for item in session.items if HERE in item.path.parents]
+    if ours and not any(BREAKS_CLUSTERS in item.path.parents for item in ours):
+        _prepare(session.config)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close what the preparation opened; the cluster goes on, for the next run."""
     config.stash.get(_CLOSING, ExitStack()).close()
+
+
+def _prepare(config: pytest.Config) -> Installation | str:
+    """Install, visibly, since it may take long. What keeps it from working is returned as a sentence."""
+    if _INSTALLATION not in config.stash:
+        capture = config.pluginmanager.getplugin("capturemanager")
+        closing = config.stash.setdefault(_CLOSING, ExitStack())
+        with capture.global_and_fixture_disabled():
+            try:
+                config.stash[_INSTALLATION] = _install(closing)
+            except (ClusterError, DemoError) as error:
+                config.stash[_INSTALLATION] = str(error)
+    return config.stash[_INSTALLATION]
 
 
 def _install(closing: ExitStack) -> Installation:
@@ -73,7 +83,7 @@ def _install(closing: ExitStack) -> Installation:
 @pytest.fixture(scope="session")
 def installation(request: pytest.FixtureRequest) -> Installation:
     """The installed operator. Skips, and in CI fails, where there can be none."""
-    found = request.config.stash[_INSTALLATION]
+    found = _prepare(request.config)
     if isinstance(found, Installation):
         return found
     if os.environ.get("CI"):
