@@ -11,12 +11,12 @@ with an address that pods can reach and servers that outlive the command.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +28,7 @@ from hack.cluster.build import ensure_built
 from hack.cluster.console import SILENT, Console
 from hack.cluster.errors import ClusterError
 from hack.cluster.kubeconfig import Token, write_kubeconfig
-from hack.cluster.locks import release, try_lock
+from hack.cluster.locks import file_lock, release, try_lock
 from hack.cluster.pki import Authority, KeyPair, signing_key
 from hack.cluster.ports import PortLeases
 from hack.cluster.processes import ProcessTable
@@ -36,7 +36,6 @@ from hack.cluster.processes import ProcessTable
 LOOPBACK = "127.0.0.1"
 SERVICE_NETWORK = "10.96.0.0/16"
 API_SERVICE_ADDRESS = "10.96.0.1"  # the first address of SERVICE_NETWORK is always the API server's own Service
-_FOLDER_PREFIX = "video-restoration-control-plane-"
 _OWNER_LOCK = "owner.lock"
 
 
@@ -176,16 +175,18 @@ class ControlPlane:
 
     def _claim_temporary_folder(self) -> Path:
         """A fresh folder, locked while we live; folders whose owner was killed are removed on the way."""
-        base = Path(tempfile.gettempdir())
-        for folder in base.glob(f"{_FOLDER_PREFIX}*"):
-            with suppress(OSError):  # another user's, or being made or removed right now
+        base = Path(tempfile.gettempdir()) / f"video-restoration-control-planes-{os.getuid()}"
+        base.mkdir(mode=0o700, exist_ok=True)
+        # One at a time: a folder that is made but not locked yet would look like one whose owner is gone.
+        with file_lock(base / "folders.lock", purpose="starting a control plane"):
+            for folder in base.glob("cluster-*"):
                 descriptor = try_lock(folder / _OWNER_LOCK)
                 if descriptor is not None:
                     ProcessTable(folder, bound_to_parent=False).stop()
                     shutil.rmtree(folder, ignore_errors=True)
                     release(descriptor)
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-        self._owner_lock = try_lock(folder / _OWNER_LOCK)
+            folder = Path(tempfile.mkdtemp(prefix="cluster-", dir=base))
+            self._owner_lock = try_lock(folder / _OWNER_LOCK)
         return folder
 
     def _prepare(self) -> None:

@@ -58,10 +58,9 @@ class Node:
         with self._exclusively("starting the cluster"):
             if self._continues():
                 return
-            found = problems()
-            if found:
-                raise ClusterError("\n".join(["This machine cannot run the cluster yet:", *(f"  {p}" for p in found)]))
+            _refuse_unfit_machine()
             install(NODE_PACKAGES, self._console)
+            _refuse_unfit_machine()  # some questions need a program that may only be there now
             ensure_built((*CONTROL_PLANE, *NODE), self._console)
             try:
                 self._start()
@@ -207,3 +206,9 @@ class Node:
             return Holder(**json.loads((NODE_STATE / "cluster.json").read_text()))
         except FileNotFoundError:
             return None
+
+
+def _refuse_unfit_machine() -> None:
+    found = problems()
+    if found:
+        raise ClusterError("\n".join(["This machine cannot run the cluster yet:", *(f"  {text}" for text in found)]))

@@ -60,6 +60,8 @@ def problems() -> list[str]:
 def _kernel() -> Iterator[str]:
     if "\toverlay\n" not in Path("/proc/filesystems").read_text() and not _loads("overlay"):
         yield "The kernel has no overlay file system, which containers need; load it with `modprobe overlay`."
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
+        yield "File systems cannot be mounted here (no CAP_SYS_ADMIN); use a virtual machine or a privileged container."
     # In a network namespace of its own, so that nothing is left of the attempt.
     attempt = ["unshare", "--net", "ip", "link", "add", "name", "probe", "type", "bridge"]
     if shutil.which("ip") and subprocess.run(attempt, capture_output=True).returncode != 0:

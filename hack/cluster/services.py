@@ -34,9 +34,9 @@ _COREFILE = """\
     kubernetes {domain} in-addr.arpa {{
         kubeconfig {kubeconfig}
     }}
-    forward . /etc/resolv.conf
-}}
+{forward}}}
 """
+_RESOLVER = Path("/etc/resolv.conf")
 # What CoreDNS reads, as its own deployment manifests grant it.
 _COREDNS_RULES = [
     {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
@@ -57,7 +57,17 @@ def start_dns(cluster: ControlPlane, folder: Path) -> None:
     cluster.api.create(f"{rbac}/clusterrolebindings", binding)
     kubeconfig = cluster.user_kubeconfig("coredns")
     corefile = folder / "Corefile"
-    corefile.write_text(_COREFILE.format(port=DNS_PORT, address=GATEWAY, domain=CLUSTER_DOMAIN, kubeconfig=kubeconfig))
+    # CoreDNS does not start with a resolver file that names no server, as on a machine without network.
+    has_resolver = _RESOLVER.exists() and "nameserver" in _RESOLVER.read_text()
+    corefile.write_text(
+        _COREFILE.format(
+            port=DNS_PORT,
+            address=GATEWAY,
+            domain=CLUSTER_DOMAIN,
+            kubeconfig=kubeconfig,
+            forward=f"    forward . {_RESOLVER}\n" if has_resolver else "",
+        )
+    )
     cluster.processes.start("coredns", [ALL["coredns"].path, "-conf", corefile])
 
 
