@@ -4,6 +4,7 @@ Tests of what the server accepts need the answer itself; a client library would 
 """
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,8 @@ from kubernetes import client, config
 from restoration_api.resources import API_VERSION
 from restoration_api.resources.definitions import DEFINITIONS
 
+# Only ends a broken run; it is no statement about speed.
+PATIENCE_S = 120
 STRICT = {"fieldValidation": "Strict"}
 DRY_RUN = STRICT | {"dryRun": "All"}
 _DEFINITIONS = {definition.kind: definition for definition in DEFINITIONS}
@@ -71,6 +74,17 @@ class ApiServer:
             headers={"Content-Type": content_type, "Accept": accept},
         )
         return Answer(answer.status, json.loads(answer.data))
+
+    def wait_for_our_kinds(self) -> None:
+        """Return when all three are served: that is moments after their definitions were accepted.
+
+        `kubectl wait --for=condition=Established` fails on a definition so new that it has no conditions at all.
+        """
+        paths = [f"/apis/{API_VERSION}/{definition.plural}" for definition in DEFINITIONS]
+        deadline = time.monotonic() + PATIENCE_S
+        while not all(self.request("GET", path).accepted for path in paths):
+            assert time.monotonic() < deadline, f"the API server does not serve our kinds after {PATIENCE_S} s"
+            time.sleep(0.1)
 
     def create(self, body: dict[str, Any], query: dict[str, str] = STRICT) -> Answer:
         """POST one of our objects."""
