@@ -182,7 +182,7 @@ def probe(
 
     outcome, code = _conclude(work, tracker=ProgressTracker(), message=None, interrupted_code=EXIT_CTRL_C)
     if code:
-        Console(stderr=True).print(outcome.message, style="red", markup=False, highlight=False)
+        Console(stderr=True).print(outcome.message, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -297,10 +297,12 @@ def _say(console: Console, outcome: Outcome, output: Path) -> None:
         text = f"{output}: {outcome.frames_restored} frames at {size} in {seconds:.1f} s"
     elif outcome.result == "Interrupted":
         text += "; give the same command again to go on"
-    console.print(text, style=style, markup=False, highlight=False)
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
     for stream in outcome.output.streams if outcome.output else ():
         if stream.action == "Dropped":
-            console.print(f"stream {stream.index} was left out: {stream.detail}", markup=False, highlight=False)
+            console.print(
+                f"stream {stream.index} was left out: {stream.detail}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def main() -> None:

@@ -319,6 +319,7 @@ class _Job:
         if published.adopted:
             return self._already_there(published.info)
         manifest = self._publish_manifest(plan, published.info, published.sha256, verification, fates, markers)
+        self._clear()
         return self._outcome(plan, manifest=manifest, message=f"restored {plan.frames} frames")
 
     def _publish_manifest(
@@ -330,7 +331,7 @@ class _Job:
         fates: tuple[StreamOutcome, ...],
         markers: dict[int, Marker],
     ) -> Manifest:
-        manifest = self._work.publish_manifest(
+        return self._work.publish_manifest(
             plan,
             output_uri=self._request.output.uri,
             output=output,
@@ -340,8 +341,6 @@ class _Job:
             markers=markers,
             timings=self._clock.timings(self._made),
         )
-        self._clear()
-        return manifest
 
     def _clear(self) -> None:
         if self._request.cleanup_segments is SegmentCleanup.DELETE:
@@ -356,8 +355,7 @@ class _Job:
         if work.name == self._work.name:
             if manifest is None:
                 manifest = self._late_manifest(hit)
-            elif work.read_plan(self._keys.cache_key) is not None:
-                self._clear()
+            self._clear()  # what is there now came too late: from a killed predecessor, or from us beside a faster peer
         plan = manifest.plan if manifest else None
         outcome = self._outcome(plan, message=f"{self._request.output.uri} is this restoration's result already")
         output = outcomes.output_outcome(

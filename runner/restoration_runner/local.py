@@ -83,7 +83,8 @@ def validation_sentence(error: ValidationError) -> str:
     """The first thing that is wrong, with its field."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else str(first["msg"])
+    what = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def _model_name(folder: Path) -> str:
