@@ -19,6 +19,8 @@ from hack.cluster.console import Console
 from hack.cluster.controlplane import ControlPlane
 from hack.cluster.errors import ClusterError
 
+from tests.builders.servers import S3Server, moto_server, seaweed_server
+
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build Kubernetes, where it is not cached, before any test's timeout starts to run."""
@@ -59,3 +61,17 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     control_plane.create_namespace(name)
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """moto's S3 server, shared by the session: use a bucket or prefix of your own."""
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS's S3 server, shared by the session: use a bucket or prefix of your own."""
+    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server

@@ -297,7 +297,8 @@ def _say(console: Console, outcome: Outcome, output: Path) -> None:
         text = f"{output}: {outcome.frames_restored} frames at {size} in {seconds:.1f} s"
     elif outcome.result == "Interrupted":
         text += "; give the same command again to go on"
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True}
+    console.print(text, style=style, **plain)
     for stream in outcome.output.streams if outcome.output else ():
         if stream.action == "Dropped":
             console.print(

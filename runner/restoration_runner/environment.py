@@ -39,9 +39,16 @@ def environment(restorer: Restorer) -> dict[str, str]:
     """What besides the plan may decide the last bits of this process's frames."""
     return {
         **restorer.environment(),
-        "image": os.environ.get("VR_IMAGE", f"video-restoration {metadata.version('video-restoration')}"),
+        "image": os.environ.get("VR_IMAGE") or _own_version(),
         "machine": platform.machine(),
     }
+
+
+def _own_version() -> str:
+    try:
+        return f"video-restoration {metadata.version('video-restoration')}"
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "video-restoration, not installed"
 
 
 def fingerprint(values: dict[str, str]) -> str:

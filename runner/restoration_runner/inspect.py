@@ -8,6 +8,7 @@ from typing import Any
 from restoration_api.outcome import Outcome, Result
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import scan
+from restoration_runner.video.supported import check_supported
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ def inspect(path: Path) -> Inspected:
         RestorationError: `InvalidInput`, with what is wrong with the file.
     """
     facts = probe(path)
+    check_supported(facts, name=path.name)
     seen = scan(path, facts)
+    check_supported(facts, seen, name=path.name)
     stamps = seen.timestamps
     ticks = sum(delta * count for delta, count in stamps.deltas) + stamps.last_duration
     found = {

@@ -44,6 +44,7 @@ from restoration_runner.storage.store import ObjectInfo, ObjectMissingError, Pre
 from restoration_runner.video import colour, cuts, streams, write
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import scan
+from restoration_runner.video.supported import check_supported
 from restoration_runner.weights.digest import check_digest
 from restoration_runner.work import Maker, Work
 
@@ -193,8 +194,10 @@ class _Job:
     def _new_plan(self, source: Path) -> Plan:
         request, name = self._request, self._input.identity.uri
         facts = probe(source, name=name)
+        check_supported(facts, name=name)
         streams.decide(facts, audio=request.output.audio)  # refuses before a frame is decoded
         seen = scan(source, facts, name=name, on_frame=lambda _: self._stop.check())
+        check_supported(facts, seen, name=name)
         color = colour.output_color(facts.color)
         assert request.output.crf is not None and request.output.preset is not None, "checked by check_request"
         return make_plan(

@@ -1,7 +1,6 @@
 """Killed anywhere, a restoration goes on: what was finished is used, and the output has the same bytes."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from tests.builders import clips, jobs
 from tests.builders.clips import Clip, Sound
 from tests.builders.jobs import At, make_request, run_here, run_killed
 from tests.builders.models import write_tiny_model
-from tests.builders.servers import S3Server, seaweed_server
+from tests.builders.servers import S3Server
 
 from restoration_api.ledger import Plan, work_prefix
 from restoration_api.outcome import Outcome, Result
@@ -135,12 +134,6 @@ def check_after_output(
     assert [item.key for item in store.list_objects(work.prefix)] == [f"{work.prefix}final.json"]
 
 
-@pytest.fixture(scope="module")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
-        yield server
-
-
 @pytest.fixture
 def s3(seaweed: S3Server, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> Request:
     """The same restoration between objects."""
@@ -156,7 +149,7 @@ def s3_reference(reference: Reference, request: Request) -> Reference:
     """An object's identity is its etag, a file's its hash: other keys, the same bytes."""
     outcome = run_here(request)
     assert content_sha256(request) == reference.sha256
-    store, key = open_store(request.output.uri, request.output.storage, request, field="output")
+    store, _ = open_store(request.output.uri, request.output.storage, request, field="output")
     for item in list(store.list_objects("out/")):
         store.delete(item.key)
     return Reference(reference.model, reference.source, outcome, reference.sha256)

@@ -1,27 +1,14 @@
 """One empty store of each kind for each test; the servers run once."""
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.builders.servers import S3Server, moto_server, seaweed_server
+from tests.builders.servers import S3Server
 
 from restoration_runner.storage.file import FileStore
 from restoration_runner.storage.s3 import S3Store
 from restoration_runner.storage.store import Store
-
-
-@pytest.fixture(scope="session")
-def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with moto_server(tmp_path_factory.mktemp("moto")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
-        yield server
 
 
 @pytest.fixture(params=["file", "moto", "seaweed"])
