@@ -14,7 +14,7 @@ MS = Fraction(1, 1000)
 
 
 def rounded(rate: Fraction, clock: Fraction, *, count: int, down: bool = False) -> list[int]:
-    """Times of a constant rate as a muxer writes them: cut off, or to the nearest tick with halves up, as FFmpeg does."""
+    """Times of a constant rate as a muxer writes them: cut off, or to the nearest tick, halves up, as FFmpeg does."""
     half = Fraction(0) if down else Fraction(1, 2)
     return [math.floor(rank / rate / clock + half) for rank in range(count)]
 
