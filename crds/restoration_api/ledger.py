@@ -74,8 +74,8 @@ class VideoFacts(Contract):
     frame_rate: str | None = None
     """`24000/1001`; what the file says, for people. Timestamps are what counts."""
     traits: tuple[str, ...] = ()
-    """What else changes how the picture is to be shown: `alpha`, `dolby-vision`, `spherical`, `stereo3d`, `mirrored`,
-    `encrypted`."""
+    """What else changes how the picture is to be shown: `alpha`, `closed-captions`, `dolby-vision`, `encrypted`,
+    `mirrored`, `spherical`, `stereo3d`."""
     color: ColorFacts
     streams: tuple[StreamFacts, ...] = ()
 

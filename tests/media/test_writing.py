@@ -154,7 +154,14 @@ def test_segments_that_do_not_fit_together_are_not_joined(tmp_path: Path) -> Non
         planes = clips.picture(Clip(pixel_format="yuv420p10le"), 0)
         for _ in range(12):
             writer.write(tuple(torch.from_numpy(plane.astype("int16")) for plane in planes))  # type: ignore[arg-type]
-    for segments, sentence in (((a, b), "hold 23 frames, the plan says 24"), ((a, other), "other parameters")):
+    broken = tmp_path / "broken.mkv"
+    broken.write_bytes(a.read_bytes()[:100])
+    cases = (
+        ((a, b), "hold 23 frames, the plan says 24"),
+        ((a, other), "other parameters"),
+        ((a, broken), r"segment broken\.mkv cannot be read; delete it and run again"),
+    )
+    for segments, sentence in cases:
         with pytest.raises(RestorationError, match=sentence) as caught:
             join.join(segments, tmp_path / "out.mp4", timeline=times, color=color, facts=facts, source=source, kept=())
         assert caught.value.reason is FailureReason.VERIFICATION_FAILED

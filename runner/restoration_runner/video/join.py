@@ -7,6 +7,7 @@ that streams the file never has to look ahead, and memory does not grow with the
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from av.video.stream import VideoStream
 from restoration_api.ledger import ColorFacts, VideoFacts
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
+from restoration_runner.video.sound import sound_packets
 from restoration_runner.video.source import location, media_errors, open_media
 from restoration_runner.video.timeline import Timeline
 from restoration_runner.video.write import tag
@@ -29,6 +31,9 @@ METADATA_LEFT_OUT: Final = frozenset(
     {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}
 )
 """Facts about the input's file that are not true of the output's."""
+
+USUAL_LAYOUTS: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""What a bare number of channels means by FFmpeg's convention."""
 
 
 def join(
@@ -76,9 +81,8 @@ def join(
         _carry_metadata(container, given, timeline)
         runs = [_video_packets(segments, video, timeline, delay)]
         runs += [_copied_packets(source, old.index, new, timeline.origin, name) for old, new in sounds]
-        with media_errors(name or source.name):
-            for _, _, packet in heapq.merge(*runs, key=lambda item: item[:2]):
-                container.mux(packet)
+        for _, _, packet in heapq.merge(*runs, key=lambda item: item[:2]):
+            container.mux(packet)
 
 
 def _check_segments(segments: Sequence[Path], *, frames: int) -> int:
@@ -90,7 +94,7 @@ def _check_segments(segments: Sequence[Path], *, frames: int) -> int:
     extradata: bytes | None = None
     delay = total = 0
     for path in segments:
-        with open_media(path) as container:
+        with _open_segment(path) as container:
             stream = container.streams.video[0]
             if extradata is None:
                 extradata = stream.codec_context.extradata
@@ -108,6 +112,20 @@ def _check_segments(segments: Sequence[Path], *, frames: int) -> int:
             FailureReason.VERIFICATION_FAILED, f"the segments hold {total} frames, the plan says {frames}."
         )
     return delay
+
+
+@contextmanager
+def _open_segment(path: Path) -> Iterator[InputContainer]:
+    """A segment of ours; that it cannot be read is not the input's fault."""
+    try:
+        with open_media(path) as container:
+            yield container
+    except (RestorationError, av.error.FFmpegError) as error:
+        if isinstance(error, RestorationError) and error.reason is FailureReason.VERIFICATION_FAILED:
+            raise
+        raise RestorationError(
+            FailureReason.VERIFICATION_FAILED, f"segment {path.name} cannot be read; delete it and run again."
+        ) from error
 
 
 def _ranks(container: InputContainer, stream: VideoStream) -> list[int]:
@@ -130,6 +148,10 @@ def _add_video(
 
 def _add_copy(container: OutputContainer, given: Stream) -> Stream:
     stream = container.add_stream_from_template(given, opaque=True)
+    context = stream.codec_context
+    if isinstance(context, AudioCodecContext) and context.layout.name.endswith("channels"):
+        # AVI and Matroska may give a number only; PCM in MP4 must say which channels they are.
+        context.layout = USUAL_LAYOUTS.get(context.layout.nb_channels, context.layout.name)
     _describe(stream, given)
     return stream
 
@@ -163,10 +185,10 @@ def _video_packets(segments: Sequence[Path], stream: Stream, timeline: Timeline,
     lead = ends[0] - ticks[0]
     base = position = 0
     for path in segments:
-        with open_media(path) as container:
+        with _open_segment(path) as container:
             given = container.streams.video[0]
             ranks = _ranks(container, given)
-        with open_media(path) as container:
+        with _open_segment(path) as container:
             packets = (packet for packet in container.demux([container.streams.video[0]]) if packet.size)
             for packet, rank in zip(packets, ranks, strict=True):
                 frame = base + rank
@@ -183,28 +205,42 @@ def _video_packets(segments: Sequence[Path], stream: Stream, timeline: Timeline,
 
 def _copied_packets(source: Path, index: int, stream: Stream, origin: Fraction, name: str | None) -> Iterator[Timed]:
     """Packets of one audio stream of the input, moved to the output's clock."""
-    with open_media(source, name=name) as container:
-        given = container.streams[index]
-        clock = _SampleClock(given)
-        for packet in container.demux([given]):
-            if not packet.size:
-                continue
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None:
-                raise RestorationError(
-                    FailureReason.INVALID_INPUT,
-                    f"{name or source.name}: stream {index} has packets without time stamps; remux the file, or set "
-                    "output.audio: Drop.",
-                )
-            seconds, duration = clock.place(
-                stamp * packet.time_base - origin, (packet.duration or 0) * packet.time_base
-            )
+    called = name or source.name
+    with open_media(source, name=name) as container, media_errors(called):
+        clock = _SampleClock(container.streams[index])
+        for packet, stamp, length in _with_lengths(sound_packets(container, index), f"{called}: stream {index}"):
+            seconds, duration = clock.place(stamp - origin, length)
             # Sound has no reordering: decoding and presentation times are the same.
             packet.time_base = clock.time_base
             packet.pts = packet.dts = round(seconds / clock.time_base)
             packet.duration = round(duration / clock.time_base)
             packet.stream = stream
             yield seconds, stream.index, packet
+
+
+def _with_lengths(
+    packets: Iterator["Packet[Stream]"], called: str
+) -> Iterator[tuple["Packet[Stream]", Fraction, Fraction]]:
+    """(packet, time, duration) in seconds; where the container is silent, the duration lasts to the next packet.
+
+    A last packet of unknown length gets that of the one before: with a length of 0 MP4 would not play it at all.
+    """
+    held: tuple[Packet[Stream], Fraction, Fraction] | None = None
+    length = Fraction(0)
+    for packet in packets:
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        if ticks is None:
+            raise RestorationError(
+                FailureReason.INVALID_INPUT,
+                f"{called} has packets without time stamps; remux the file, or set output.audio: Drop.",
+            )
+        stamp = ticks * packet.time_base
+        if held is not None:
+            length = held[2] or stamp - held[1]
+            yield held[0], held[1], length
+        held = (packet, stamp, (packet.duration or 0) * packet.time_base)
+    if held is not None:
+        yield held[0], held[1], held[2] or length
 
 
 class _SampleClock:
@@ -225,8 +261,7 @@ class _SampleClock:
 
     def place(self, seconds: Fraction, duration: Fraction) -> tuple[Fraction, Fraction]:
         """(time, duration) of the next packet, in seconds, from what the container says of it."""
-        # A duration of 0 means that the container does not say.
-        if not self._frame or (duration and abs(duration - self._frame) > self._tick):
+        if not self._frame or abs(duration - self._frame) > self._tick:
             self._next = None
             return seconds, duration
         # Twice the tick: this packet's time was rounded, and so was the time of the packet that the count began with.

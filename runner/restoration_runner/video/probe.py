@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from restoration_api.ledger import ColorFacts, StreamFacts, VideoFacts
 from restoration_runner.video import colour, ffmpeg_cli, tags
 from restoration_runner.video.source import MOST_PIXELS, display_name, invalid, media_errors, open_media, video_stream
-from restoration_runner.video.streams import CHAPTER_TITLES
+from restoration_runner.video.streams import CHAPTER_TITLES, CLOSED_CAPTIONS
 
 ONE: Final = 1 << 16
 """1.0 in a display matrix, which is in 16.16 fixed point (ISO/IEC 14496-12)."""
@@ -153,6 +153,8 @@ def _traits(stream: dict[str, Any], frame: VideoFrame) -> set[str]:
     said = {key.lower(): value for key, value in stream.get("tags", {}).items()}
     if any(component.is_alpha for component in frame.format.components) or said.get("alpha_mode") == "1":
         traits.add("alpha")
+    if stream.get("closed_captions"):
+        traits.add(CLOSED_CAPTIONS)
     if said.get("stereo_mode", "mono") != "mono":
         traits.add("stereo3d")
     return traits

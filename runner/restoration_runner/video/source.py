@@ -71,17 +71,17 @@ def location(path: Path) -> str:
 def open_media(path: Path, *, name: str | None = None) -> Iterator[InputContainer]:
     """Open a file for reading under the rules of this module, and close it.
 
+    Errors while the block runs are the block's: wrap what reads the file in `media_errors`, not what writes another.
+
     Raises:
-        RestorationError: `InvalidInput`, when the file cannot be opened as one of `CONTAINERS`, or when FFmpeg reports
-            an error while the block runs.
+        RestorationError: `InvalidInput`, when the file cannot be opened as one of `CONTAINERS`.
     """
-    called = display_name(path, name)
-    with media_errors(called):
+    with media_errors(display_name(path, name)):
         container = av.open(location(path), "r", container_options=dict(FORMAT_OPTIONS))
-        try:
-            yield container
-        finally:
-            container.close()
+    try:
+        yield container
+    finally:
+        container.close()
 
 
 @contextmanager

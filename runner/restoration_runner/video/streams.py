@@ -35,6 +35,10 @@ CHAPTER_TITLES: Final = "chapters"
 """Our name for the codec of the data track that holds chapter titles; it is written anew, with the chapters."""
 
 
+CLOSED_CAPTIONS: Final = "closed-captions"
+"""Trait of a video whose frames carry captions (CEA-608/708), which belong to no stream of their own."""
+
+
 def decide(facts: VideoFacts, *, audio: AudioMode) -> tuple[StreamOutcome, ...]:
     """The fate of every stream of the input, in the input's order.
 
@@ -53,7 +57,8 @@ def copied(outcomes: tuple[StreamOutcome, ...]) -> tuple[int, ...]:
 
 def _decide(stream: StreamFacts, facts: VideoFacts, audio: AudioMode) -> StreamOutcome:
     if stream.index == facts.stream_index:
-        return _outcome(stream, StreamAction.RESTORED, f"{stream.codec} to hevc")
+        lost = "; closed captions inside it are dropped" if CLOSED_CAPTIONS in facts.traits else ""
+        return _outcome(stream, StreamAction.RESTORED, f"{stream.codec} to hevc{lost}")
     if stream.codec == CHAPTER_TITLES:
         return _outcome(stream, StreamAction.COPIED, "titles of the chapters")
     if stream.type != "audio":

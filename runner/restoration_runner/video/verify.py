@@ -18,7 +18,8 @@ from restoration_api.ledger import ColorFacts, ColorRange
 from restoration_api.outcome import FailureReason, Verdict, Verification
 from restoration_runner.errors import RestorationError
 from restoration_runner.video import ffmpeg_cli, tags
-from restoration_runner.video.source import open_media
+from restoration_runner.video.sound import sound_packets
+from restoration_runner.video.source import media_errors, open_media
 from restoration_runner.video.timeline import Timeline
 from restoration_runner.video.write import PIXEL_FORMAT, FrameHash, WrittenSegment, decode_all
 
@@ -51,9 +52,10 @@ def verify(path: Path, expected: Expected) -> Verification:
         RestorationError: `VerificationFailed`, with the first difference.
     """
     try:
-        _check_header(path, expected)
-        frames = _check_frames(path, expected)
-        _check_sound(path, expected)
+        with media_errors(path.name):
+            _check_header(path, expected)
+            frames = _check_frames(path, expected)
+            _check_sound(path, expected)
     except RestorationError as error:
         if error.reason is FailureReason.VERIFICATION_FAILED:
             raise
@@ -143,8 +145,10 @@ def _check_sound(path: Path, expected: Expected) -> None:
 
 def _hash(container: InputContainer, index: int) -> str:
     digest = hashlib.sha256()
-    for packet in container.demux(container.streams[index]):
-        if packet.size:
+    # PCM has no packets of its own: each demuxer cuts it as it likes.
+    whole = not container.streams[index].codec_context.name.startswith("pcm_")
+    for packet in sound_packets(container, index):
+        if whole:
             digest.update(packet.size.to_bytes(4, "little"))
-            digest.update(memoryview(packet))
+        digest.update(bytes(packet))
     return digest.hexdigest()
