@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start the cluster, or say that it runs")
     commands.add_parser("status", help="say what runs and where; exit code 1 unless everything does")
-    commands.add_parser("down", help="end the cluster and remove every trace of it, also after a crash")
+    down = commands.add_parser("down", help="end the cluster and remove every trace of it, also after a crash")
+    down.add_argument("--anyones", action="store_true", help="even if a living checkout elsewhere started it")
     commands.add_parser("preflight", help="say what this machine lacks, without changing anything")
     build = commands.add_parser("build", help="compile what is not cached yet")
     build.add_argument("what", nargs="?", choices=["control-plane", "all"], default="all")
@@ -60,7 +61,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         case "status":
             return 0 if Node(console).status() else 1
         case "down":
-            Node(console).down()
+            Node(console).down(anyones=options.anyones)
         case "preflight":
             found = problems()
             print("\n".join(found) if found else "This machine can run the cluster.")

@@ -73,13 +73,17 @@ class Node:
                     ) from error
                 raise
 
-    def down(self) -> None:
-        """End the node and remove every trace. Does nothing if there is none."""
+    def down(self, *, anyones: bool = False) -> None:
+        """End the node and remove every trace. Does nothing if there is none.
+
+        A running node of another checkout is refused, unless `anyones` says that whoever holds it has lost it.
+        """
         with self._exclusively("ending the cluster"):
             if not self.exists():
                 self._console.say("no cluster is running")
                 return
-            self._refuse_others()
+            if not anyones:
+                self._refuse_others()
             with self._console.step("ending the cluster"):
                 self._remove()
 
@@ -101,6 +105,10 @@ class Node:
     def exists(self) -> bool:
         """Whether a node, or anything of one that ended badly, is on this machine."""
         return bridge_exists() or bool(mounts_below([NODE_STATE])) or (NODE_STATE / "processes").exists()
+
+    def is_running(self) -> bool:
+        """Whether any of the node's servers lives; after a crash none does, whatever else is left."""
+        return any(is_alive(record) for record in self._processes.records())
 
     def records(self) -> list[ProcessRecord]:
         """The servers that were started, dead or alive."""
@@ -170,8 +178,7 @@ class Node:
 
     def _refuse_others(self) -> None:
         holder = self._holder()
-        alive = any(is_alive(record) for record in self._processes.records())
-        if holder and alive and holder.checkout != str(CHECKOUT) and Path(holder.checkout).exists():
+        if holder and self.is_running() and holder.checkout != str(CHECKOUT) and Path(holder.checkout).exists():
             raise ClusterError(
                 f"This machine's node belongs to {holder.checkout} since {holder.since}; "
                 f"run `make cluster-down` there, or use it: export KUBECONFIG={holder.checkout}/.dev/cluster/kubeconfig"

@@ -29,7 +29,7 @@ from hack.cluster.processes import is_alive
 
 PATIENCE_S = 180
 KEEP_RUNNING = pytest.mark.skipif(
-    Node(Console(quiet=True)).exists(), reason="a cluster runs on this machine, and this test would end it"
+    Node(Console(quiet=True)).is_running(), reason="a cluster runs on this machine, and this test would end it"
 )
 pytestmark = [KEEP_RUNNING, pytest.mark.timeout(900)]
 
