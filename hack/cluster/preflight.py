@@ -19,6 +19,7 @@ from hack.cluster.binaries import CONTROL_PLANE, NODE
 from hack.cluster.build import missing
 from hack.cluster.cgroups import NEEDED_CONTROLLERS, hierarchies
 from hack.cluster.images import REPOSITORY
+from hack.cluster.leftovers import mounts_below
 from hack.cluster.network import GATEWAY, POD_NETWORK, networks_in_the_way
 from hack.cluster.node import KUBE_PROXY_PORTS, KUBELET_PORTS
 from hack.cluster.paths import NODE_STATE, cache_folder
@@ -60,8 +61,12 @@ def problems() -> list[str]:
 def _kernel() -> Iterator[str]:
     if "\toverlay\n" not in Path("/proc/filesystems").read_text() and not _loads("overlay"):
         yield "The kernel has no overlay file system, which containers need; load it with `modprobe overlay`."
+    # A mount namespace with its own propagation, as runc makes one for every container.
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
-        yield "File systems cannot be mounted here (no CAP_SYS_ADMIN); use a virtual machine or a privileged container."
+        if Path("/") in mounts_below([Path("/")]):
+            yield "File systems cannot be mounted here; use a virtual machine, or a container with CAP_SYS_ADMIN."
+        else:
+            yield "Containers cannot start in a chroot that is no mount point; bind-mount its folder onto itself first."
     # In a network namespace of its own, so that nothing is left of the attempt.
     attempt = ["unshare", "--net", "ip", "link", "add", "name", "probe", "type", "bridge"]
     if shutil.which("ip") and subprocess.run(attempt, capture_output=True).returncode != 0:
