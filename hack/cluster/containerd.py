@@ -35,6 +35,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.traci
 
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
+  # The registry on this machine keeps the layers; a second packed copy would cost gigabytes.
+  discard_unpacked_layers = true
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "{sandbox_image}"
   [plugins."io.containerd.cri.v1.images".registry]

@@ -59,20 +59,22 @@ def build_image(
     registry: str = REGISTRY,
     base_image: str | None = None,
 ) -> str:
-    """Build and push one image. Without `base_image`, BASE_IMAGE is the cached Debian of `ensure_base`."""
+    """Build and push one image. Without `base_image`, a Dockerfile that wants one gets a Debian made here."""
     install(IMAGE_PACKAGES, console)
     reference = f"{registry}/{REPOSITORY}/{name}:dev"
     with _builder(console) as builder:
-        base = base_image or _ensure_base(builder, console)
+        arguments = [f"--file={dockerfile}", f"--tag={reference}"]
+        if base_image:
+            arguments.append(f"--build-arg=BASE_IMAGE={base_image}")
+        elif "BASE_IMAGE" in dockerfile.read_text():
+            # --pull-never: the base is in the builder's storage, and no registry has it.
+            arguments += [f"--build-arg=BASE_IMAGE={_ensure_base(builder, console)}", "--pull-never"]
+        # The machine's certificates, since an index may be behind a proxy that has its own authority. Mounted, so that
+        # they do not become part of the image.
+        if _CERTIFICATES.exists():
+            arguments.append(f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro")
         with console.step(f"building {name}"):
-            # The machine's certificates, since an index may be behind a proxy that has its own authority. Mounted, so
-            # that they do not become part of the image.
-            mounts = [f"--volume={_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.exists() else []
-            options = ["--layers", "--isolation=chroot", "--network=host", *mounts]
-            if base_image is None:
-                options.append("--pull-never")  # the base is in the storage, and no registry has it
-            arguments = [f"--build-arg=BASE_IMAGE={base}", f"--file={dockerfile}", f"--tag={reference}"]
-            builder.build([*options, *arguments, context], console)
+            builder.build(["--layers", "--isolation=chroot", "--network=host", *arguments, context], console)
         with console.step(f"pushing {name} to {registry}"):
             digest = builder.push(reference, plain_http=registry == REGISTRY)
     return f"{registry}/{REPOSITORY}/{name}@{digest}"

@@ -178,7 +178,11 @@ def traces() -> dict[str, list[str]]:
     nft = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     found = {
         "processes": [entry.parent.name for entry in Path("/proc").glob("[0-9]*/cmdline") if state in _read(entry)],
-        "mounts": [*map(str, leftovers.mounts_below([NODE_STATE, cache_folder()]))],
+        "mounts": [
+            *map(
+                str, leftovers.mounts_below([NODE_STATE, *(cache_folder() / name for name in ("containerd", "images"))])
+            )
+        ],
         "bridge": [network.BRIDGE] if network.bridge_exists() else [],
         "interfaces of pods": [link.name for link in Path("/sys/class/net").glob("veth*")],
         "rules": [line for line in nft.splitlines() if "kube-proxy" in line],
