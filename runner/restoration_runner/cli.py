@@ -23,6 +23,7 @@ from restoration_api.defaults import Choices
 from restoration_api.outcome import EXIT_INTERRUPTED, HTTP_PORT, FailureReason, Outcome
 from restoration_api.request import ColorCorrection, Overwrite, Precision, Request, Target
 from restoration_runner import logs
+from restoration_runner.accept import check_request
 from restoration_runner.errors import EXIT_UNKNOWN, RestorationError
 from restoration_runner.local import LocalWish, local_request, validation_sentence
 from restoration_runner.progress import ProgressTracker
@@ -66,9 +67,11 @@ def run(
     port = http_port if http_port is not None else int(os.environ.get("VR_HTTP_PORT", HTTP_PORT))
 
     def work(stop: StopSignal) -> Outcome:
+        wanted, only = _read_request(request, request_sha256), _segments(segments)
+        check_request(wanted)  # also done by the job, whose libraries take seconds to load
+
         from restoration_runner.job import JobContext, run_job
 
-        wanted = _read_request(request, request_sha256)
         context = JobContext(
             request=wanted,
             scratch=_scratch(scratch),
@@ -77,7 +80,7 @@ def run(
             owner=os.environ.get("VR_UID") or uuid.uuid4().hex,
             execution=_execution(),
             device="cuda" if wanted.gpu.count else "cpu",
-            only=_segments(segments),
+            only=only,
             memory_hint_mib=memory_hint_mib,
         )
         return run_job(context)
@@ -123,8 +126,6 @@ def restore(
     console = Console(stderr=True)
 
     def work(stop: StopSignal) -> Outcome:
-        from restoration_runner.job import JobContext, run_job
-        from restoration_runner.terminal import showing
         from restoration_runner.weights.source import find_model
 
         choices = Choices(
@@ -146,8 +147,14 @@ def restore(
             overwrite=overwrite,
             recompute=recompute,
         )
+        wanted = local_request(wish)
+        check_request(wanted)
+
+        from restoration_runner.job import JobContext, run_job
+        from restoration_runner.terminal import showing
+
         context = JobContext(
-            request=local_request(wish),
+            request=wanted,
             scratch=scratch or Path(tempfile.gettempdir()),
             stop=stop,
             progress=tracker,

@@ -1,8 +1,7 @@
 """Errors of libraries that mean something to the operator, as the runner's own."""
 
 import errno
-
-import torch
+import sys
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
@@ -19,7 +18,8 @@ def as_restoration_error(error: BaseException) -> RestorationError | None:
     """
     if isinstance(error, RestorationError):
         return error
-    if isinstance(error, torch.OutOfMemoryError):
+    torch = sys.modules.get("torch")  # an error before it was imported is none of its own
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return RestorationError(
             FailureReason.INSUFFICIENT_GPU_MEMORY,
             f"the GPU has too little memory for this size and chunk length: {_first_line(error)}; "
@@ -30,7 +30,8 @@ def as_restoration_error(error: BaseException) -> RestorationError | None:
         message = f"no space left on the disk of {where}: raise the profile's scratch.sizeLimit, or free some space"
         return RestorationError(FailureReason.STORAGE_ERROR, message)
     text = str(error)
-    if isinstance(error, torch.AcceleratorError) or (isinstance(error, RuntimeError) and "CUDA error" in text):
+    device = torch is not None and isinstance(error, torch.AcceleratorError)
+    if device or (isinstance(error, RuntimeError) and "CUDA error" in text):
         return RestorationError(FailureReason.GPU_FAULT, f"the GPU or its driver failed: {_first_line(error)}")
     return None
 
