@@ -86,6 +86,9 @@ class Reconciler:
         certain = Certain()
         for _ in range(MOST_PASSES):
             known = self._store.restoration(uid)
+            if isinstance(known, VideoRestoration) and self._store.memory(uid).in_doubt:
+                await self._look(known, LookAtChildren(), certain)
+                self._store.memory(uid).in_doubt = False
             if known is None:
                 return None
             if isinstance(known, Finished):
@@ -178,11 +181,14 @@ class Reconciler:
     async def _create_job(self, restoration: VideoRestoration, manifest: dict[str, Any]) -> None:
         uid = restoration.metadata.uid
         memory = self._store.memory(uid)
+        memory.in_doubt = True
         try:
             created = await self._cluster.create_job(manifest)
         except ApiError as error:
+            memory.in_doubt = False
             self._refused(memory, error)
             return
+        memory.in_doubt = False
         view = JobView.of(created.body)
         if view.owner_uid != uid:
             message = f"a Job named {view.name} exists already and is not this restoration's; delete it"

@@ -73,17 +73,15 @@ class Resync:
         await asyncio.sleep(min(FIRST_RESYNC_SECONDS, self._settings.resync_seconds))
         while True:
             try:
-                await self.compare()
+                behind = await self.compare()
             except (ApiError, UnreachableError) as error:
                 log.warning("resync failed", error=str(error))
+            else:
+                await self._insist_on(behind)
             await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.9, 1.1))
 
-    async def compare(self) -> None:
-        """One comparison: forget what has vanished, and make sure that the watches deliver.
-
-        Raises:
-            StaleWatchError: something that changed is not delivered.
-        """
+    async def compare(self) -> dict[str, int]:
+        """Forget what has vanished; returns the versions, by uid, of objects that the watches have yet to deliver."""
         behind: dict[str, int] = {}
         for namespace in self._namespaces:
             restorations = await self._cluster.list_all(collection("VideoRestoration", namespace), fields=UNFINISHED)
@@ -94,6 +92,9 @@ class Resync:
                 behind.update(self._behind(listing))
         for item in self._store.unfinished():
             self._queue.add(item.metadata.uid)
+        return behind
+
+    async def _insist_on(self, behind: dict[str, int]) -> None:
         if not behind:
             return
         await asyncio.sleep(DELIVERY_SECONDS)

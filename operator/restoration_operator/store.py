@@ -47,6 +47,8 @@ class Memory:
     polled: PolledProgress | None = None
     warnings: dict[str, WarningEvent] = field(default_factory=dict)
     refusals: int = 0
+    in_doubt: bool = False
+    """A create got no answer: the Job may exist, and somebody may have deleted it again."""
 
 
 @dataclass

@@ -12,6 +12,8 @@ from typing import Any, Self
 UID_LABEL = "videorestoration.dev/uid"
 EXECUTION_LABEL = "videorestoration.dev/execution"
 ROLE_LABEL = "videorestoration.dev/role"
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+"""Set on every pod by the Job controller."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "vr-operator"
 """Value of the managed-by label, and the field manager of every status apply."""
@@ -154,7 +156,8 @@ class PodView:
             uid=meta["uid"],
             restoration_uid=labels.get(UID_LABEL, ""),
             execution=_number(labels.get(EXECUTION_LABEL)),
-            job_name=_controller(meta).get("name", ""),
+            # The label outlives an orphaning delete of the Job, the owner reference does not.
+            job_name=labels.get(JOB_NAME_LABEL) or _controller(meta).get("name", ""),
             phase=status.get("phase", ""),
             reason=status.get("reason", ""),
             message=status.get("message", ""),
