@@ -1,8 +1,8 @@
 """A Kubernetes cluster in memory: API server, Job controller, kubelet, and watches that may lose what they carry.
 
 It offers the methods of `restoration_operator.cluster.Cluster` with the semantics that matter: resource versions,
-preconditions, `AlreadyExists`, foreground, background and orphaning deletes, owner references. Nothing in it waits, so a
-coroutine of the operator runs to its end when it is driven once, and a whole history takes milliseconds.
+preconditions, `AlreadyExists`, foreground, background and orphaning deletes, owner references. Nothing in it waits, so
+a coroutine of the operator runs to its end when it is driven once, and a whole history takes milliseconds.
 """
 
 from __future__ import annotations
@@ -391,15 +391,8 @@ class SimulatedCluster:
 
     def _end_job(self, job: Json, kind: str, reason: str, message: str = "") -> bool:
         ended = copy.deepcopy(job)
-        ended["status"]["conditions"] = [
-            {
-                "type": kind,
-                "status": "True",
-                "reason": reason,
-                "message": message,
-                "lastTransitionTime": _text(self.now),
-            }
-        ]
+        verdict = {"type": kind, "status": "True", "reason": reason, "message": message}
+        ended["status"]["conditions"] = [verdict | {"lastTransitionTime": _text(self.now)}]
         self._store("jobs", ended, "MODIFIED")
         return True
 

@@ -1,0 +1,84 @@
+"""How an execution ended: one row per way, in the words of the failure table."""
+
+from __future__ import annotations
+
+import pytest
+from tests.builders import outcomes
+from tests.builders.observations import at, broken, complete, ended, pod, running, waiting
+
+from restoration_api.outcome import EXIT_CODES, FAILURES, FailureReason
+from restoration_operator.decide.classify import ending
+from restoration_operator.views import JobView, PodView
+
+R = FailureReason
+FAIL_JOB = "Container runner for pod default/clip-pod failed with exit code 12 matching FailJob rule at index 0"
+
+WAYS: list[tuple[str, JobView | None, PodView | None, str]] = [
+    *(
+        (f"exit {code}", broken("PodFailurePolicy"), pod(ended(code, outcomes.failed(reason, "why"))), reason)
+        for code, reason in EXIT_CODES.items()
+    ),
+    ("success", complete(), pod(ended(0, outcomes.succeeded())), "Completed"),
+    ("cache hit", complete(), pod(ended(0, outcomes.succeeded(reason="CacheHit"))), "CacheHit"),
+    ("success without a report", complete(), pod(ended(0, "some log")), "Completed"),
+    ("success, pod gone", complete(), None, "Completed"),
+    ("success of a Job that somebody deleted", None, pod(ended(0, outcomes.succeeded()), gone=True), "Completed"),
+    ("the report says otherwise", complete(), pod(ended(0, outcomes.failed(R.UNKNOWN, "no"))), R.UNKNOWN),
+    ("out of memory", broken(), pod(ended(137, reason="OOMKilled")), R.HOST_OUT_OF_MEMORY),
+    ("137 alone means nothing", broken(), pod(ended(137)), R.UNKNOWN),
+    ("143 alone", broken(), pod(ended(143)), R.POD_DELETED),
+    ("deadline", broken(), pod(ended(143), reason="DeadlineExceeded"), R.DEADLINE_EXCEEDED),
+    ("deadline of the Job", broken("DeadlineExceeded"), None, R.DEADLINE_EXCEEDED),
+    ("preempted", broken(), pod(ended(143), disruption="PreemptionByScheduler"), R.PREEMPTED),
+    ("drained", broken(), pod(ended(143), disruption="EvictionByEvictionAPI"), R.EVICTED),
+    ("tainted", broken(), pod(ended(143), disruption="DeletionByTaintManager"), R.EVICTED),
+    ("node pressure", broken(), pod(ended(137), reason="Evicted", disruption="TerminationByKubelet"), R.EVICTED),
+    ("shutdown", broken(), pod(ended(143), reason="Terminated", disruption="TerminationByKubelet"), R.NODE_SHUTDOWN),
+    ("node deleted", broken(), pod(running(), phase="Failed", disruption="DeletionByPodGC"), R.NODE_LOST),
+    ("evicted with a permanent class", broken(), pod(ended(10), disruption="EvictionByEvictionAPI"), R.INVALID_INPUT),
+    ("evicted with a transient class", broken(), pod(ended(21), disruption="EvictionByEvictionAPI"), R.EVICTED),
+    ("not admitted", broken(), pod(None, phase="Failed", reason="UnexpectedAdmissionError"), R.STARTUP_FAILURE),
+    (
+        "wrong node",
+        broken(),
+        pod(waiting("ContainerCreating"), phase="Failed", reason="NodeAffinity"),
+        R.STARTUP_FAILURE,
+    ),
+    ("pod gone with its exit code", broken(), None, R.POD_DELETED),
+    ("pod gone, the Job remembers", broken("PodFailurePolicy", FAIL_JOB), None, R.INPUT_NOT_FOUND),
+    ("pod gone while it ran", broken(), pod(running(), gone=True), R.POD_DELETED),
+    ("asked to go before it ended", broken(), pod(ended(1), deletion_requested=at(30)), R.POD_DELETED),
+    ("asked to go after it ended", broken(), pod(ended(1), deletion_requested=at(120)), R.UNKNOWN),
+    ("Job and pod gone", None, None, R.POD_DELETED),
+    ("Job failed otherwise, no pod", broken("FailedIndexes"), None, R.UNKNOWN),
+    ("unforeseen", broken(), pod(ended(1, "Traceback: boom")), R.UNKNOWN),
+]
+
+
+@pytest.mark.parametrize(("job", "last", "reason"), [way[1:] for way in WAYS], ids=[way[0] for way in WAYS])
+def test_ways_to_end(job: JobView | None, last: PodView | None, reason: str) -> None:
+    result = ending(job, last)
+    assert result.reason == reason
+    assert result.succeeded is (reason in ("Completed", "CacheHit"))
+    assert result.message
+
+
+def test_every_class_that_an_execution_can_end_with_has_a_row() -> None:
+    decided_elsewhere = {R.SNAPSHOT_TAMPERED}
+    assert set(FAILURES) - decided_elsewhere <= {way[3] for way in WAYS}
+
+
+@pytest.mark.parametrize(
+    ("last", "part"),
+    [
+        (
+            pod(ended(10, outcomes.failed(R.INVALID_INPUT, "s3://a/b has no video stream"))),
+            "s3://a/b has no video stream",
+        ),
+        (pod(ended(1, "line 1\nTraceback: boom\n")), "exit code 1: line 1\nTraceback: boom"),
+        (pod(None, phase="Failed", reason="OutOfcpu", message="Node didn't have enough cpu"), "didn't have enough cpu"),
+        (None, "deleted by somebody else"),
+    ],
+)
+def test_the_message_says_what_is_known(last: PodView | None, part: str) -> None:
+    assert part in ending(broken(), last).message

@@ -1,0 +1,396 @@
+"""The life of a restoration, decision by decision."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.builders import outcomes
+from tests.builders.observations import (
+    POD_UID,
+    UID,
+    at,
+    at_work,
+    broken,
+    complete,
+    condition,
+    created_jobs,
+    deleted_jobs,
+    ended,
+    ensured,
+    job,
+    observe,
+    pod,
+    profile,
+    restoration,
+    running,
+    settle,
+    started,
+)
+
+from restoration_api.outcome import FailureReason, Progress, Stage
+from restoration_operator.build.snapshot import Snapshot
+from restoration_operator.decide.decision import decide
+from restoration_operator.decide.types import (
+    LookAtChildren,
+    LookAtNode,
+    LookAtSnapshot,
+    NoProfile,
+    PolledProgress,
+    Refusal,
+    Slots,
+    StoredSnapshot,
+)
+
+FIRST = "vr-clip-7f3c9a1b-e1-run"
+SECOND = "vr-clip-7f3c9a1b-e2-run"
+
+
+class TestBegin:
+    def test_the_number_is_stored_before_anything_is_created(self) -> None:
+        decision = decide(observe(restoration()), at(1))
+        assert decision.status.attempts.executions == 1
+        assert decision.status.job_name == FIRST
+        assert decision.status.profile is not None
+        assert decision.status.profile.hash
+        assert decision.status.attempt_history == (), "an entry means that the Job was seen"
+
+    def test_then_snapshot_and_job_are_created_in_this_order(self) -> None:
+        _, decision = settle(observe(restoration()), at(1))
+        assert [type(action).__name__ for action in decision.actions] == ["EnsureSnapshot", "CreateJob"]
+        assert created_jobs(decision) == [FIRST]
+
+    def test_all_conditions_from_the_first_visit(self) -> None:
+        seen, _ = settle(observe(restoration(generation=3)), at(1))
+        assert {item.type for item in seen.restoration.status.conditions} == {
+            "Accepted",
+            "Scheduled",
+            "Suspended",
+            "Succeeded",
+            "Finished",
+            "Reconciling",
+            "Stalled",
+        }
+        assert {item.observed_generation for item in seen.restoration.status.conditions} == {3}
+        assert condition(seen, "Accepted") == ("True", "Valid")
+        assert condition(seen, "Finished") == ("False", "InProgress")
+        assert condition(seen, "Reconciling")[0] == "True"
+
+    def test_refused_without_profile(self) -> None:
+        missing = NoProfile(reason="ProfileNotFound", message="there is no such profile")
+        seen, decision = settle(observe(restoration(), profile=missing), at(61))
+        assert condition(seen, "Accepted") == ("False", "ProfileNotFound")
+        assert condition(seen, "Stalled") == ("True", "ProfileNotFound")
+        assert condition(seen, "Reconciling")[0] == "False"
+        assert decision.actions == ()
+        assert seen.restoration.status.attempts.executions == 0
+
+    def test_the_profile_comes_later(self) -> None:
+        missing = NoProfile(reason="ProfileNotFound", message="there is no such profile")
+        seen, _ = settle(observe(restoration(), profile=missing), at(5))
+        seen, decision = settle(replace(seen, profile=profile()), at(9))
+        assert created_jobs(decision) == [FIRST]
+        assert condition(seen, "Accepted") == ("True", "Valid")
+
+    def test_somebody_elses_object_is_left_alone(self) -> None:
+        seen = observe(restoration({"managedBy": "kueue.x-k8s.io/multikueue"}))
+        assert decide(seen, at(1)).status == seen.restoration.status
+        assert decide(seen, at(1)).actions == ()
+
+    def test_what_can_never_run_fails_without_a_job(self) -> None:
+        impossible = profile({"defaults": {"overlapFrames": 12}})
+        seen, decision = settle(observe(restoration(), profile=impossible), at(1))
+        assert condition(seen, "Succeeded") == ("False", "InvalidParameters")
+        assert condition(seen, "Finished")[0] == "True"
+        assert decision.actions == ()
+
+    def test_a_full_profile_makes_it_wait(self) -> None:
+        full = profile({"limits.maxActive": 12})
+        seen, decision = settle(observe(restoration(), profile=full, slots=Slots(active=12, ahead=6)), at(1))
+        assert condition(seen, "Scheduled") == ("False", "Queued")
+        message = next(item.message for item in seen.restoration.status.conditions if item.type == "Scheduled")
+        assert message == "12 of 12 slots of profile default in use; position 7"
+        assert seen.restoration.status.phase == "Queued"
+        assert decision.actions == ()
+        seen, decision = settle(replace(seen, slots=Slots(active=11, ahead=0)), at(2))
+        assert created_jobs(decision) == [FIRST]
+
+
+class TestCreate:
+    def test_a_refusal_of_the_api_server_is_shown_and_tried_again(self) -> None:
+        refusal = Refusal(reason="ChildRejected", message="exceeded quota: count/jobs.batch", retry_at=at(10))
+        seen, _ = settle(observe(restoration()), at(1))
+        seen, decision = settle(replace(seen, refusal=refusal), at(2))
+        assert condition(seen, "Accepted") == ("False", "ChildRejected")
+        assert decision.actions == ()
+        assert decision.wake_at == at(10)
+        _, decision = settle(seen, at(10))
+        assert created_jobs(decision) == [FIRST]
+
+    def test_a_restart_does_not_forget_the_refusal_until_the_next_attempt(self) -> None:
+        refusal = Refusal(reason="ChildRejected", message="no", retry_at=at(10))
+        seen, _ = settle(observe(restoration()), at(1))
+        seen, _ = settle(replace(seen, refusal=refusal), at(2))
+        after, decision = settle(replace(seen, refusal=None), at(3))
+        assert condition(after, "Accepted") == ("False", "ChildRejected")
+        assert created_jobs(decision) == [FIRST]
+        created, _ = settle(replace(after, jobs=(job(),)), at(4))
+        assert condition(created, "Accepted") == ("True", "Valid")
+
+    def test_a_strange_snapshot_is_left_where_it_is(self) -> None:
+        seen, decision = settle(observe(restoration()), at(1))
+        strange = StoredSnapshot(name="vr-clip-7f3c9a1b", content=Snapshot(profile_json="{}", request_json="{}"))
+        seen, decision = settle(replace(seen, snapshot=strange), at(2))
+        assert seen.restoration.status.profile is not None
+        assert seen.restoration.status.profile.snapshot_name == "vr-clip-7f3c9a1b-2"
+        wanted = ensured(decision)
+        assert wanted is not None
+        assert wanted.name == "vr-clip-7f3c9a1b-2"
+
+    def test_a_profile_edited_between_reservation_and_job(self) -> None:
+        """The stored hash no longer fits the profile and no snapshot was written: agreed again, same number."""
+        seen, _ = settle(observe(restoration()), at(1))
+        edited = replace(seen, profile=profile({"defaults": {"seed": 7}}))
+        _, decision = settle(edited, at(2))
+        assert decision.looks == (LookAtSnapshot("vr-clip-7f3c9a1b"),)
+        read = replace(edited, snapshot=StoredSnapshot(name="vr-clip-7f3c9a1b", content=None))
+        after, decision = settle(read, at(2))
+        assert after.restoration.status.attempts.executions == 1
+        assert after.restoration.status.profile is not None
+        assert after.restoration.status.profile.hash != seen.restoration.status.profile.hash  # type: ignore[union-attr]
+        assert created_jobs(decision) == [FIRST]
+
+    def test_the_snapshot_counts_when_the_profile_has_changed(self) -> None:
+        seen, first = settle(observe(restoration()), at(1))
+        kept = ensured(first)
+        edited = replace(seen, profile=profile({"image": "runner:2", "defaults": {"seed": 7}}), snapshot=kept)
+        _, decision = settle(edited, at(2))
+        container = decision.actions[1].manifest["spec"]["template"]["spec"]["containers"][0]  # type: ignore[union-attr]
+        assert container["image"] == "runner:1"
+        assert ensured(decision) == kept
+
+
+class TestFollow:
+    def test_the_job_is_recorded_when_it_was_seen(self) -> None:
+        [entry] = started().status.attempt_history
+        assert (entry.execution, entry.job_name, entry.start_time) == (1, FIRST, None)
+
+    def test_running(self) -> None:
+        status = at_work().status
+        assert status.phase == "Running"
+        assert status.start_time == at(3)
+        assert status.worker is not None
+        assert (status.worker.pod_name, status.worker.node_name) == ("clip-pod", "node-1")
+        assert status.timings is not None
+        assert (status.timings.queued_milliseconds, status.timings.startup_milliseconds) == (3000, 5000)
+
+    def test_nothing_new_is_no_write(self) -> None:
+        before = at_work()
+        seen, decision = settle(observe(before, jobs=[job()], pods=[pod(running())]), at(300))
+        assert seen.restoration.status == before.status
+        assert decision.actions == ()
+
+    def test_progress_and_assembling(self) -> None:
+        said = Progress(execution=1, stage=Stage.ASSEMBLING, frames_done=60, frames_total=60, updated_at=at(50))
+        seen = observe(
+            at_work(), jobs=[job()], pods=[pod(running())], polled=PolledProgress(pod_uid=POD_UID, progress=said)
+        )
+        after, _ = settle(seen, at(51))
+        assert after.restoration.status.phase == "Assembling"
+        assert after.restoration.status.progress is not None
+        assert after.restoration.status.progress.summary == "100% 60/60"
+
+    @pytest.mark.parametrize(("pod_uid", "execution"), [("another-pod", 1), (POD_UID, 2)])
+    def test_another_runners_progress_is_not_believed(self, pod_uid: str, execution: int) -> None:
+        said = Progress(execution=execution, stage=Stage.RESTORING, frames_done=9, frames_total=10, updated_at=at(50))
+        polled = PolledProgress(pod_uid=pod_uid, progress=said)
+        after, _ = settle(observe(at_work(), jobs=[job()], pods=[pod(running())], polled=polled), at(51))
+        assert after.restoration.status.progress is None
+
+    def test_start_deadline(self) -> None:
+        waiting_pod = pod(scheduled=False, node=None, taken=None, scheduling_message="0/3 nodes are available")
+        before = started({"startDeadlineSeconds": 100})
+        seen, decision = settle(observe(before, jobs=[job()], pods=[waiting_pod]), at(101))
+        assert decision.wake_at == at(102)
+        seen, _ = settle(replace(seen), at(102))
+        assert condition(seen, "Succeeded") == ("False", "StartDeadlineExceeded")
+        assert condition(seen, "Scheduled") == ("False", "StartDeadlineExceeded")
+        assert "0/3 nodes are available" in seen.restoration.status.attempt_history[0].message  # type: ignore[operator]
+
+    def test_a_lower_number_ends(self) -> None:
+        stray = job(1, uid="stray")
+        _, decision = settle(observe(second_execution(), jobs=[stray, job(2)]), at(100))
+        assert deleted_jobs(decision) == [(FIRST, "Foreground")]
+
+    def test_a_pod_on_a_silent_node_is_lost_in_the_end(self) -> None:
+        stuck = pod(running(), deletion_requested=at(60), deletion_due=at(90))
+        before = observe(at_work(), jobs=[job()], pods=[stuck])
+        seen, decision = settle(before, at(389))
+        assert not decision.looks
+        assert decision.wake_at is not None
+        _, decision = settle(seen, at(390))
+        assert decision.looks == (LookAtNode("node-1"),)
+        alive, decision = settle(replace(seen, nodes_ready={"node-1": True}), at(390))
+        assert condition(alive, "Finished")[0] == "False"
+        lost, _ = settle(replace(seen, nodes_ready={"node-1": False}), at(390))
+        assert condition(lost, "Succeeded") == ("False", "NodeLost")
+
+
+def second_execution() -> Any:
+    """A restoration that was suspended once and works again."""
+    seen, _ = settle(observe(at_work({"suspend": True}), jobs=[job()], pods=[pod(running())]), at(20))
+    gone = replace(seen, jobs=(), pods=(pod(ended(143), gone=True),), confirmed=True)
+    seen, _ = settle(gone, at(30))
+    resumed = seen.restoration.spec.model_copy(update={"suspend": False})
+    seen, _ = settle(
+        replace(seen, restoration=seen.restoration.model_copy(update={"spec": resumed}), confirmed=False), at(40)
+    )
+    return seen.restoration
+
+
+class TestSuspend:
+    def test_suspended_from_the_start(self) -> None:
+        seen, decision = settle(observe(restoration({"suspend": True})), at(1))
+        assert condition(seen, "Suspended") == ("True", "UserRequested")
+        assert condition(seen, "Accepted") == ("True", "Valid")
+        assert seen.restoration.status.phase == "Suspended"
+        assert decision.actions == ()
+
+    def test_the_wish_is_recorded_and_then_the_job_deleted(self) -> None:
+        before = at_work({"suspend": False})
+        wish = before.spec.model_copy(update={"suspend": True})
+        seen = observe(before.model_copy(update={"spec": wish}), jobs=[job()], pods=[pod(running())])
+        first = decide(seen, at(20))
+        assert first.status.attempt_history[0].reason == "Suspended"
+        after, decision = settle(seen, at(20))
+        assert deleted_jobs(decision) == [(FIRST, "Foreground")]
+        assert condition(after, "Finished") == ("False", "InProgress")
+
+    def test_going_on_is_the_next_number(self) -> None:
+        status = second_execution().status
+        assert status.attempts.executions == 2
+        assert status.job_name == SECOND
+        assert [(item.execution, item.reason) for item in status.attempt_history] == [(1, "Suspended")]
+        assert status.attempts.retries == 0
+
+    def test_not_before_the_old_pod_has_ended(self) -> None:
+        seen, _ = settle(observe(at_work({"suspend": True}), jobs=[job()], pods=[pod(running())]), at(20))
+        seen, _ = settle(replace(seen, jobs=(), pods=(pod(running()),), confirmed=True), at(21))
+        resumed = seen.restoration.spec.model_copy(update={"suspend": False})
+        seen, decision = settle(
+            replace(seen, restoration=seen.restoration.model_copy(update={"spec": resumed})), at(22)
+        )
+        assert decision.actions == ()
+        assert seen.restoration.status.attempts.executions == 1
+
+    @pytest.mark.parametrize(
+        ("container", "reason"),
+        [
+            (ended(0, outcomes.succeeded()), "Completed"),
+            (ended(10, outcomes.failed(FailureReason.INVALID_INPUT, "no")), "InvalidInput"),
+        ],
+    )
+    def test_work_that_was_quicker_counts(self, container: Any, reason: str) -> None:
+        seen, _ = settle(observe(at_work({"suspend": True}), jobs=[job()], pods=[pod(running())]), at(20))
+        the_job = complete() if reason == "Completed" else broken("PodFailurePolicy")
+        seen, _ = settle(replace(seen, jobs=(the_job,), pods=(pod(container),)), at(61))
+        assert condition(seen, "Finished") == ("True", reason)
+
+
+class TestEnd:
+    def test_success(self) -> None:
+        last = pod(ended(0, outcomes.succeeded(frames=60)))
+        seen, decision = settle(observe(at_work(), jobs=[complete()], pods=[last]), at(61))
+        status = seen.restoration.status
+        assert condition(seen, "Succeeded") == ("True", "Completed")
+        assert condition(seen, "Finished") == ("True", "Completed")
+        assert condition(seen, "Stalled")[0] == "False"
+        assert status.phase == "Succeeded"
+        assert status.completion_time == at(61)
+        assert status.output is not None
+        assert status.output.frames == 60
+        assert status.timings is not None
+        assert status.timings.total_milliseconds == 61_000
+        assert status.timings.inference_milliseconds == 9000
+        assert decision.actions == ()
+
+    def test_nothing_is_concluded_from_absence_before_it_is_confirmed(self) -> None:
+        before = at_work()
+        for missing in (
+            observe(before),
+            observe(before, jobs=[broken()]),
+            observe(before, jobs=[complete()], pods=[pod(running())]),
+        ):
+            assert decide(missing, at(61)).looks == (LookAtChildren(),)
+
+    def test_a_job_deleted_by_a_stranger(self) -> None:
+        seen, _ = settle(observe(at_work(), confirmed=True), at(61))
+        assert condition(seen, "Succeeded") == ("False", "PodDeleted")
+        assert seen.restoration.status.attempt_history[0].end_time == at(61)
+
+    def test_a_pod_that_outlives_its_job_is_awaited(self) -> None:
+        seen, decision = settle(observe(at_work(), pods=[pod(running())], confirmed=True), at(61))
+        assert condition(seen, "Finished")[0] == "False"
+        assert decision.actions == ()
+        over, _ = settle(replace(seen, pods=(pod(ended(0, outcomes.succeeded())),)), at(70))
+        assert condition(over, "Succeeded") == ("True", "Completed")
+
+    def test_the_end_is_the_end(self) -> None:
+        last = pod(ended(0, outcomes.succeeded()))
+        seen, _ = settle(observe(at_work(), jobs=[complete()], pods=[last]), at(61))
+        for later in (replace(seen, jobs=(), pods=()), replace(seen, jobs=(job(2),)), replace(seen, confirmed=True)):
+            decision = decide(later, at(1000))
+            assert decision.status == seen.restoration.status
+            assert decision.actions == ()
+
+    def test_a_later_generation_is_acknowledged(self) -> None:
+        seen, _ = settle(observe(at_work(), jobs=[complete()], pods=[pod(ended(0, outcomes.succeeded()))]), at(61))
+        meta = seen.restoration.metadata.model_copy(update={"generation": 2})
+        later = replace(seen, restoration=seen.restoration.model_copy(update={"metadata": meta}))
+        assert decide(later, at(99)).status.observed_generation == 2
+
+    def test_a_long_message_is_cut(self) -> None:
+        seen, _ = settle(observe(at_work(), jobs=[broken()], pods=[pod(ended(1, "x" * 300_000))]), at(61))
+        assert len(json.dumps(seen.restoration.status.to_json())) < 20_000
+        assert len(seen.restoration.status.attempt_history[0].message or "") == 1024
+
+    def test_timings_of_one_that_was_never_seen_running(self) -> None:
+        seen, _ = settle(observe(started(), jobs=[complete()], pods=[pod(ended(0, outcomes.succeeded()))]), at(61))
+        timings = seen.restoration.status.timings
+        assert timings is not None
+        assert timings.queued_milliseconds == 3000
+        assert seen.restoration.status.start_time == at(3)
+
+    def test_tampered(self) -> None:
+        """Nothing of the second execution can be built: profile edited, snapshot replaced."""
+        before = second_execution()
+        strange = StoredSnapshot(name="vr-clip-7f3c9a1b", content=Snapshot(profile_json="{}", request_json="{}"))
+        seen = observe(before, profile=profile({"defaults": {"seed": 7}}), snapshot=strange)
+        after, decision = settle(seen, at(50))
+        assert condition(after, "Succeeded") == ("False", "SnapshotTampered")
+        assert decision.actions == ()
+
+    def test_the_running_time_is_used_up(self) -> None:
+        seen, _ = settle(
+            observe(at_work({"suspend": True, "activeDeadlineSeconds": 20}), jobs=[job()], pods=[pod(running())]),
+            at(20),
+        )
+        gone = replace(seen, jobs=(), pods=(pod(ended(143, finished=at(40)), gone=True),), confirmed=True)
+        seen, _ = settle(gone, at(41))
+        resumed = seen.restoration.spec.model_copy(update={"suspend": False})
+        seen, _ = settle(replace(seen, restoration=seen.restoration.model_copy(update={"spec": resumed})), at(42))
+        assert condition(seen, "Succeeded") == ("False", "DeadlineExceeded")
+
+
+def test_the_first_execution_has_the_whole_deadline() -> None:
+    _, decision = settle(observe(restoration({"activeDeadlineSeconds": 600})), at(1))
+    pod_spec = decision.actions[1].manifest["spec"]["template"]["spec"]  # type: ignore[union-attr]
+    assert pod_spec["activeDeadlineSeconds"] == 600
+
+
+def test_ids_of_the_story() -> None:
+    assert UID.endswith("7f3c9a1b")
+    assert at(1) - at(0) == timedelta(seconds=1)
