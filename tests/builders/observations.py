@@ -172,6 +172,19 @@ def at_work(changes: Mapping[str, Any] | None = None, **rest: Any) -> VideoResto
     return seen.restoration
 
 
+def wishing(seen: Observation, **changes: Any) -> Observation:
+    """The same with a changed spec: `wishing(seen, suspend=True)`."""
+    spec = seen.restoration.spec.model_copy(update=changes)
+    return replace(seen, restoration=seen.restoration.model_copy(update={"spec": spec}))
+
+
+def suspended(changes: Mapping[str, Any] | None = None) -> Observation:
+    """A restoration that ran and was suspended: its Job is about to be deleted."""
+    seen = observe(at_work(changes), jobs=[job()], pods=[pod(running())])
+    seen, _ = settle(wishing(seen, suspend=True), at(20))
+    return seen
+
+
 def created_jobs(decision: Decision) -> list[str]:
     """Names of the Jobs that a decision creates."""
     return [action.manifest["metadata"]["name"] for action in decision.actions if isinstance(action, CreateJob)]

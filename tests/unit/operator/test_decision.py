@@ -29,9 +29,12 @@ from tests.builders.observations import (
     running,
     settle,
     started,
+    suspended,
+    wishing,
 )
 
 from restoration_api.outcome import FailureReason, Progress, Stage
+from restoration_api.resources import VideoRestoration
 from restoration_operator.build.snapshot import Snapshot
 from restoration_operator.decide.decision import decide
 from restoration_operator.decide.types import (
@@ -222,7 +225,7 @@ class TestFollow:
 
     def test_a_lower_number_ends(self) -> None:
         stray = job(1, uid="stray")
-        _, decision = settle(observe(second_execution(), jobs=[stray, job(2)]), at(100))
+        _, decision = settle(observe(second_execution(), jobs=[stray, job(2, started=at(99))]), at(100))
         assert deleted_jobs(decision) == [(FIRST, "Foreground")]
 
     def test_a_pod_on_a_silent_node_is_lost_in_the_end(self) -> None:
@@ -239,15 +242,11 @@ class TestFollow:
         assert condition(lost, "Succeeded") == ("False", "NodeLost")
 
 
-def second_execution() -> Any:
-    """A restoration that was suspended once and works again."""
-    seen, _ = settle(observe(at_work({"suspend": True}), jobs=[job()], pods=[pod(running())]), at(20))
-    gone = replace(seen, jobs=(), pods=(pod(ended(143), gone=True),), confirmed=True)
+def second_execution() -> VideoRestoration:
+    """A restoration that was suspended once and goes on."""
+    gone = replace(suspended(), jobs=(), pods=(pod(ended(143), gone=True),), confirmed=True)
     seen, _ = settle(gone, at(30))
-    resumed = seen.restoration.spec.model_copy(update={"suspend": False})
-    seen, _ = settle(
-        replace(seen, restoration=seen.restoration.model_copy(update={"spec": resumed}), confirmed=False), at(40)
-    )
+    seen, _ = settle(wishing(replace(seen, confirmed=False), suspend=False), at(40))
     return seen.restoration
 
 
@@ -260,9 +259,7 @@ class TestSuspend:
         assert decision.actions == ()
 
     def test_the_wish_is_recorded_and_then_the_job_deleted(self) -> None:
-        before = at_work({"suspend": False})
-        wish = before.spec.model_copy(update={"suspend": True})
-        seen = observe(before.model_copy(update={"spec": wish}), jobs=[job()], pods=[pod(running())])
+        seen = wishing(observe(at_work(), jobs=[job()], pods=[pod(running())]), suspend=True)
         first = decide(seen, at(20))
         assert first.status.attempt_history[0].reason == "Suspended"
         after, decision = settle(seen, at(20))
@@ -277,12 +274,8 @@ class TestSuspend:
         assert status.attempts.retries == 0
 
     def test_not_before_the_old_pod_has_ended(self) -> None:
-        seen, _ = settle(observe(at_work({"suspend": True}), jobs=[job()], pods=[pod(running())]), at(20))
-        seen, _ = settle(replace(seen, jobs=(), pods=(pod(running()),), confirmed=True), at(21))
-        resumed = seen.restoration.spec.model_copy(update={"suspend": False})
-        seen, decision = settle(
-            replace(seen, restoration=seen.restoration.model_copy(update={"spec": resumed})), at(22)
-        )
+        seen, _ = settle(replace(suspended(), jobs=(), pods=(pod(running()),), confirmed=True), at(21))
+        seen, decision = settle(wishing(seen, suspend=False), at(22))
         assert decision.actions == ()
         assert seen.restoration.status.attempts.executions == 1
 
@@ -294,9 +287,8 @@ class TestSuspend:
         ],
     )
     def test_work_that_was_quicker_counts(self, container: Any, reason: str) -> None:
-        seen, _ = settle(observe(at_work({"suspend": True}), jobs=[job()], pods=[pod(running())]), at(20))
         the_job = complete() if reason == "Completed" else broken("PodFailurePolicy")
-        seen, _ = settle(replace(seen, jobs=(the_job,), pods=(pod(container),)), at(61))
+        seen, _ = settle(replace(suspended(), jobs=(the_job,), pods=(pod(container),)), at(61))
         assert condition(seen, "Finished") == ("True", reason)
 
 
@@ -374,14 +366,11 @@ class TestEnd:
         assert decision.actions == ()
 
     def test_the_running_time_is_used_up(self) -> None:
+        last = pod(ended(143, finished=at(40)), gone=True)
         seen, _ = settle(
-            observe(at_work({"suspend": True, "activeDeadlineSeconds": 20}), jobs=[job()], pods=[pod(running())]),
-            at(20),
+            replace(suspended({"activeDeadlineSeconds": 20}), jobs=(), pods=(last,), confirmed=True), at(41)
         )
-        gone = replace(seen, jobs=(), pods=(pod(ended(143, finished=at(40)), gone=True),), confirmed=True)
-        seen, _ = settle(gone, at(41))
-        resumed = seen.restoration.spec.model_copy(update={"suspend": False})
-        seen, _ = settle(replace(seen, restoration=seen.restoration.model_copy(update={"spec": resumed})), at(42))
+        seen, _ = settle(wishing(seen, suspend=False), at(42))
         assert condition(seen, "Succeeded") == ("False", "DeadlineExceeded")
 
 

@@ -1,0 +1,223 @@
+"""Golden manifests: reviewers read YAML, not asserts. `UPDATE_GOLDEN=1 pytest …` writes them anew."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.builders.observations import profile, restoration
+
+from restoration_api.request import Request
+from restoration_api.resources import ProfileSpec, VideoRestoration
+from restoration_operator.build.job import Execution, Plan, build_job
+from restoration_operator.build.patch import strategic_merge
+from restoration_operator.build.request import resolve_request
+from restoration_operator.build.snapshot import config_map, take_snapshot
+
+GOLDEN = Path(__file__).parent / "golden"
+
+PRODUCTION_PROFILE: Mapping[str, Any] = {
+    "image": "registry.example.com/vr-runner:0.1.0",
+    "imagePullSecrets": ["registry"],
+    "model": {
+        "name": "seedvr2-3b",
+        "precision": "FP16",
+        "source": {"image": {"reference": "registry.example.com/models/seedvr2-3b:1"}},
+    },
+    "gpu": {"count": 1, "minMemoryMiB": 40000},
+    "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
+    "scratch": {"sizeLimit": "80Gi"},
+    "storage": [
+        {
+            "name": "archive",
+            "endpoint": "https://s3.eu-central-1.amazonaws.com",
+            "region": "eu-central-1",
+            "workloadIdentity": {"serviceAccountName": "vr-runner"},
+        },
+        {
+            "name": "edge",
+            "endpoint": "https://minio.media.svc:9000",
+            "addressing": "Path",
+            "caConfigMapName": "minio-ca",
+            "secretName": "media-s3",
+        },
+        {"name": "unused", "secretName": "not-for-this-runner"},
+    ],
+    "defaults": {"target": {"shortSide": 1080}, "chunkFrames": 49, "crf": 16, "activeDeadlineSeconds": 43200},
+    "limits": {"maxParallelism": 8, "maxInputBytes": 1000000000},
+    "pod": {
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L40S"},
+        "tolerations": [{"key": "cloud.google.com/gke-spot", "operator": "Exists"}],
+        "priorityClassName": "batch-low",
+        "propagateLabels": ["team", "absent"],
+        "labels": {"app.kubernetes.io/managed-by": "somebody-else", "studio": "a"},
+        "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+        "specPatch": {
+            "hostNetwork": False,
+            "containers": [{"name": "runner", "env": [{"name": "NCCL_DEBUG", "value": "WARN"}]}],
+        },
+    },
+}
+PRODUCTION_VR: Mapping[str, Any] = {
+    "input.uri": "s3://archive/s01/e03.mxf",
+    "output": {"uri": "s3://restored/s01/e03.mov", "storage": "edge", "container": "MOV", "codec": "ProRes"},
+    "restoration": {"target": {"width": 1920, "height": 1080}, "seed": 42},
+    "activeDeadlineSeconds": 21600,
+}
+LABELS = {"kueue.x-k8s.io/queue-name": "gpu-batch", "team": "restoration"}
+
+
+def production() -> tuple[VideoRestoration, ProfileSpec]:
+    asked = restoration(PRODUCTION_VR, name="season-1-episode-03", labels=LABELS)
+    return asked, ProfileSpec.model_validate(PRODUCTION_PROFILE)
+
+
+def nano() -> tuple[VideoRestoration, ProfileSpec]:
+    return restoration(name="movie-night"), profile().spec
+
+
+def plan(asked: VideoRestoration, chosen: ProfileSpec, **execution: Any) -> Plan:
+    snapshot = take_snapshot(chosen, resolve_request(asked.spec, chosen))
+    return Plan(
+        restoration=asked,
+        profile=chosen,
+        snapshot_name="vr-snapshot",
+        request_hash=snapshot.request_hash,
+        execution=Execution(**({"number": 1} | execution)),
+    )
+
+
+def matches_golden(name: str, document: Any) -> None:
+    file = GOLDEN / f"{name}.yaml"
+    text = yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False, width=120)
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+    assert text == file.read_text(), f"{file.name} differs; if that is meant, run with UPDATE_GOLDEN=1"
+
+
+def test_job_of_the_simplest_restoration() -> None:
+    matches_golden("job-nano", build_job(plan(*nano())))
+
+
+def test_job_in_production() -> None:
+    job = build_job(plan(*production(), number=2, active_deadline_seconds=21600, memory_hint_mib=30000, segments="3-7"))
+    matches_golden("job-production", job)
+
+
+@pytest.mark.parametrize("case", [nano, production])
+def test_request(case: Any) -> None:
+    asked, chosen = case()
+    request = resolve_request(asked.spec, chosen)
+    matches_golden(f"request-{case.__name__}", json.loads(request.to_json()))
+    assert Request.from_json(request.to_json()) == request
+
+
+def test_the_snapshot_is_immutable_and_owned() -> None:
+    asked, chosen = nano()
+    snapshot = take_snapshot(chosen, resolve_request(asked.spec, chosen))
+    body = config_map(asked, snapshot, "vr-movie-night-7f3c9a1b")
+    assert body["immutable"] is True
+    assert body["metadata"]["ownerReferences"][0]["uid"] == asked.metadata.uid
+    assert snapshot.profile() == chosen
+
+
+class TestJob:
+    """What a line of a golden file does not explain."""
+
+    def test_no_gpu_no_resource_no_toleration(self) -> None:
+        pod = build_job(plan(*nano()))["spec"]["template"]["spec"]
+        assert "tolerations" not in pod
+        assert not any("gpu" in name for name in pod["containers"][0]["resources"]["limits"])
+
+    def test_a_gpu_is_asked_for_and_its_taint_tolerated(self) -> None:
+        asked, chosen = restoration(), profile({"gpu": {"count": 2}}).spec
+        pod = build_job(plan(asked, chosen))["spec"]["template"]["spec"]
+        assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+        assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+    def test_the_profiles_own_gpu_toleration_is_left_as_it_is(self) -> None:
+        own = {"key": "nvidia.com/gpu", "operator": "Equal", "value": "present", "effect": "NoSchedule"}
+        chosen = profile({"gpu": {"count": 1}, "pod.tolerations": [own]}).spec
+        assert build_job(plan(restoration(), chosen))["spec"]["template"]["spec"]["tolerations"] == [own]
+
+    def test_our_labels_win(self) -> None:
+        labels = build_job(plan(*production()))["metadata"]["labels"]
+        assert labels["app.kubernetes.io/managed-by"] == "vr-operator"
+        assert labels["studio"] == "a"
+        assert labels["team"] == "restoration"
+        assert "absent" not in labels
+
+    def test_only_the_storage_in_use_is_mounted(self) -> None:
+        volumes = build_job(plan(*production()))["spec"]["template"]["spec"]["volumes"]
+        assert [volume["secret"]["secretName"] for volume in volumes if "secret" in volume] == ["media-s3"]
+
+    def test_builtin_weights_mount_nothing(self) -> None:
+        asked, chosen = nano()
+        names = [volume["name"] for volume in build_job(plan(asked, chosen))["spec"]["template"]["spec"]["volumes"]]
+        assert "model" not in names
+        assert resolve_request(asked.spec, chosen).model.path == "/models/seedvr2-nano"
+
+    @pytest.mark.parametrize(
+        ("source", "volume"),
+        [
+            ({"persistentVolumeClaim": {"claimName": "weights"}}, "persistentVolumeClaim"),
+            ({"hostPath": {"path": "/srv/weights"}}, "hostPath"),
+            ({"image": {"reference": "models:1"}}, "image"),
+        ],
+    )
+    def test_other_weights_are_mounted_read_only(self, source: dict[str, Any], volume: str) -> None:
+        pod = build_job(plan(restoration(), profile({"model.source": source}).spec))["spec"]["template"]["spec"]
+        [model] = [item for item in pod["volumes"] if item["name"] == "model"]
+        [mount] = [item for item in pod["containers"][0]["volumeMounts"] if item["name"] == "model"]
+        assert volume in model
+        assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
+
+    def test_excluded_nodes(self) -> None:
+        pod = build_job(plan(*nano(), excluded_nodes=("node-7",)))["spec"]["template"]["spec"]
+        [term] = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        assert term["matchFields"][0]["values"] == ["node-7"]
+
+    def test_autoscalers_may_move_it_only_if_allowed(self) -> None:
+        stays = build_job(plan(*nano()))["spec"]["template"]["metadata"]["annotations"]
+        moves = build_job(plan(restoration(), profile({"pod.allowConsolidation": True}).spec))
+        assert stays["karpenter.sh/do-not-disrupt"] == "true"
+        assert moves["spec"]["template"]["metadata"]["annotations"] == {}
+
+
+@pytest.mark.parametrize(
+    ("base", "patch", "merged"),
+    [
+        ({"a": 1, "b": 2}, {"b": None, "c": 3}, {"a": 1, "c": 3}),
+        ({"a": {"x": 1}}, {"a": {"y": 2}}, {"a": {"x": 1, "y": 2}}),
+        (
+            {"containers": [{"name": "runner", "image": "a", "env": [{"name": "X", "value": "1"}]}]},
+            {"containers": [{"name": "runner", "env": [{"name": "Y", "value": "2"}]}, {"name": "side"}]},
+            {
+                "containers": [
+                    {"name": "runner", "image": "a", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
+                    {"name": "side"},
+                ]
+            },
+        ),
+        ({"tolerations": [{"key": "a"}]}, {"tolerations": [{"key": "b"}]}, {"tolerations": [{"key": "b"}]}),
+        (
+            {"volumes": [{"name": "a"}, {"name": "b"}]},
+            {"volumes": [{"name": "a", "$patch": "delete"}]},
+            {"volumes": [{"name": "b"}]},
+        ),
+    ],
+    ids=[
+        "remove and add",
+        "objects merge",
+        "lists of named things merge by name",
+        "tolerations are replaced",
+        "delete",
+    ],
+)
+def test_spec_patch(base: dict[str, Any], patch: dict[str, Any], merged: dict[str, Any]) -> None:
+    assert strategic_merge(base, patch) == merged
