@@ -68,19 +68,19 @@ def line(status: VideoRestorationStatus, *, now: datetime) -> str:
 
 @dataclass
 class Display:
-    """A line that is redrawn on a terminal, and printed anew only when it changes where there is none (logs, CI)."""
+    """A line that is redrawn on a terminal; where there is none (logs, CI), a new line whenever something happened."""
 
     started_at: float
-    _last: str = ""
+    _happened: object = None
 
-    def show(self, text: str) -> None:
-        """Show `text` with the seconds since the beginning."""
+    def show(self, text: str, *, happened: object) -> None:
+        """Show `text` with the seconds since the beginning. `happened` tells news from a clock that ticked on."""
         stamp = f"{time.monotonic() - self.started_at:8.1f} s  "
         if sys.stderr.isatty():
             print(f"\r\x1b[K{stamp}{text}", end="", file=sys.stderr, flush=True)
-        elif text != self._last:
+        elif happened != self._happened:
             print(f"{stamp}{text}", file=sys.stderr, flush=True)
-        self._last = text
+        self._happened = happened
 
     def end(self) -> None:
         """Leave the last line standing."""
@@ -92,6 +92,8 @@ def follow(kubectl: Kubectl, name: str, *, display: Display, timeout_s: float) -
     """Show the progress until the end and return the final status, whatever it says."""
     status = VideoRestorationStatus()
     for status in states(kubectl, name, timeout_s=timeout_s):
-        display.show(line(status, now=datetime.now(UTC)))
+        progress = status.progress
+        happened = (status.phase, progress and (progress.stage, progress.frames_done), why(status))
+        display.show(line(status, now=datetime.now(UTC)), happened=happened)
     display.end()
     return status
