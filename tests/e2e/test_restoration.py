@@ -12,7 +12,7 @@ from tests.builders.clips import Clip, Sound
 from tests.e2e.lab import Lab, eventually
 
 SHORT_SEGMENTS = {"execution.segmentFrames": 20}
-CUT = Clip(frames=60, cuts=(27,), sounds=(Sound(seconds=2.4, language="eng"),))
+CUT = Clip(frames=90, cuts=(40,), sounds=(Sound(seconds=3.6, language="eng"),))
 VARIABLE = Clip(
     frames=24,
     stamps=[0, 10, 15, 40, 41, 60, 90, 100, 130, 150, 151, 190] + [200 + 23 * rank for rank in range(12)],
