@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, helm, rendered
+from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, cluster_role_rules, helm, rendered
+
+from restoration_operator import cluster
 
 CRD_NAMES = {
     "videorestorations.videorestoration.dev",
@@ -111,6 +113,25 @@ def test_the_account_is_bound_where_the_operator_runs() -> None:
     [subject] = objects["ClusterRoleBinding", FULL_NAME]["subjects"]
     assert subject == {"kind": "ServiceAccount", "name": "restorer", "namespace": NAMESPACE}
     assert objects["Deployment", FULL_NAME]["spec"]["template"]["spec"]["serviceAccountName"] == "restorer"
+
+
+def test_the_role_says_what_the_operator_says_it_needs() -> None:
+    """The table in the docstring of `restoration_operator.cluster`: group, resource, verbs in columns."""
+    groups = {"(core)": ""}
+    needed: dict[tuple[str, str], set[str]] = {}
+    for row in (cluster.__doc__ or "").splitlines():
+        columns = [column for column in row.strip().split("  ") if column]
+        if row.startswith("    ") and len(columns) >= 3:
+            group, resource, verbs = (column.strip() for column in columns[:3])
+            needed[groups.get(group, group), resource] = set(verbs.split())
+    granted = {
+        (group, resource): set(rule["verbs"])
+        for rule in cluster_role_rules()
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert len(needed) > 5
+    assert granted == needed
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from hack.cluster.controlplane import ControlPlane
+from tests.builders.chart import cluster_role_rules
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import ApiServer
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.proxy import Proxy
+
+FORBIDDEN = 403
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +34,26 @@ async def kubelet(api: ApiServer) -> AsyncIterator[Kubelet]:
         yield playing
 
 
+@pytest.fixture(scope="session")
+def operators_kubeconfig(control_plane: ControlPlane) -> Path:
+    """An identity with the rights that the chart gives the operator, and no others."""
+    role = {"metadata": {"name": "as-the-chart-says"}, "rules": cluster_role_rules()}
+    binding = {
+        "metadata": {"name": "as-the-chart-says"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "as-the-chart-says"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}],
+    }
+    control_plane.api.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
+    control_plane.api.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+    return control_plane.user_kubeconfig("operator")
+
+
 @pytest.fixture
-async def proxy(api: ApiServer) -> AsyncIterator[Proxy]:
-    async with Proxy(api) as listening:
+async def proxy(operators_kubeconfig: Path, crds: None) -> AsyncIterator[Proxy]:
+    async with ApiServer(operators_kubeconfig) as operators_rights, Proxy(operators_rights) as listening:
         yield listening
+        forbidden = [f"{method} {path}" for method, path, status in listening.requests if status == FORBIDDEN]
+        assert not forbidden, f"the chart's ClusterRole lacks rights for {forbidden}"
 
 
 @pytest.fixture
