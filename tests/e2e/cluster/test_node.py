@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hack.cluster import cgroups, leftovers, network
+from hack.cluster import cgroups, leftovers, lifecycle, network
 from hack.cluster.binaries import ALL
 from hack.cluster.console import Console
 from hack.cluster.containerd import BUSYBOX
+from hack.cluster.errors import ClusterError
 from hack.cluster.images import build_image
 from hack.cluster.lifecycle import Node
-from hack.cluster.paths import DEV_FOLDER, NODE_STATE, cache_folder
+from hack.cluster.paths import CHECKOUT, DEV_FOLDER, NODE_STATE, cache_folder
 from hack.cluster.processes import is_alive
 
 PATIENCE_S = 180
@@ -170,6 +171,14 @@ def test_a_second_up_changes_nothing(node: Node) -> None:
     node.up()
     assert (DEV_FOLDER / "kubeconfig").read_text() == before
     assert node.status()
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_another_checkout_is_told_whose_node_it_is(node: Node, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(lifecycle, "CHECKOUT", Path("/another/checkout"))
+    with pytest.raises(ClusterError, match=f"belongs to {CHECKOUT} since"):
+        getattr(Node(Console(quiet=True)), command)()
+    assert node.is_running()
 
 
 def traces() -> dict[str, list[str]]:
