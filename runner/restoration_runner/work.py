@@ -5,6 +5,7 @@ there and agree. `plan.json` and markers are written with "only if absent": the 
 takes what is there. A process may be killed between any two requests, and a later one goes on from what it finds.
 """
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,11 +149,8 @@ class Work:
             info = self._store.upload(key, made.path, when=Absent())
         except PreconditionError:
             # The name holds the content's hash: it is what an interrupted try, or a peer with equal bytes, left there.
-            there = self._store.head(key)
-            if there is None or there.size_bytes != made.written.size_bytes:
-                info = self._store.upload(key, made.path)
-            else:
-                info = there
+            there = self._same_content(key, made)
+            info = there if there is not None else self._store.upload(key, made.path)
         return Marker(
             segment=made.segment.index,
             cache_key=plan.cache_key,
@@ -173,6 +171,19 @@ class Work:
             peak_gpu_memory_bytes=made.peak_gpu_memory_bytes,
             non_finite_values=made.non_finite_values,
         )
+
+    def _same_content(self, key: str, made: Made) -> ObjectInfo | None:
+        """The object that is there, if it holds what its name says: eight digits are a name, not a proof."""
+        info = self._store.head(key)
+        if info is None or info.size_bytes != made.written.size_bytes:
+            return None
+        digest = hashlib.sha256()
+        try:
+            for piece in self._store.stream(key, if_match=info.etag):
+                digest.update(piece)
+        except (ObjectMissingError, PreconditionError):
+            return None
+        return info if digest.hexdigest() == made.written.sha256 else None
 
     def _marker(self, plan: Plan, segment: Segment) -> tuple[Marker | None, When]:
         """The marker that is there, if it is of this plan, and the condition for replacing what is there."""

@@ -1,0 +1,103 @@
+"""Progress counts frames; rate and remaining time follow from them and the clock alone."""
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from restoration_api.outcome import Outcome, Progress, Result, Stage
+from restoration_runner.progress import ProgressTracker
+from restoration_runner.report import ProgressServer, serving, termination_log, write_outcome
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_rate_and_remaining_time_count_this_executions_frames_only() -> None:
+    clock = FakeClock()
+    tracker = ProgressTracker(execution=2, clock=clock)
+    tracker.planned(frames=100, segments=4)
+    tracker.found_finished(0, frames=40)
+    tracker.found_finished(0, frames=40)  # seen again in a second round
+    assert tracker.snapshot().milli_frames_per_second is None
+    clock.now += 50  # loading a model is not restoring
+    tracker.enter(Stage.RESTORING)
+    assert tracker.snapshot().remaining_milliseconds is None
+    clock.now += 4
+    for _ in range(10):
+        tracker.restored_frame()
+    tracker.finished_segment(1)
+    now = tracker.snapshot()
+    assert (now.frames_done, now.frames_total, now.segments_done, now.segments_total) == (50, 100, 2, 4)
+    assert (now.milli_frames_per_second, now.remaining_milliseconds) == (2500, 20_000)
+    assert (now.execution, now.stage) == (2, Stage.RESTORING)
+    tracker.enter(Stage.ASSEMBLING)
+    assert tracker.snapshot().milli_frames_per_second is None
+
+
+def test_done_never_exceeds_total() -> None:
+    """Two runners may both compute a segment; nobody is shown 103 %."""
+    tracker = ProgressTracker()
+    tracker.planned(frames=2, segments=1)
+    tracker.enter(Stage.RESTORING)
+    for _ in range(5):
+        tracker.restored_frame()
+    assert tracker.snapshot().frames_done == 2
+
+
+@pytest.fixture
+def tracker() -> ProgressTracker:
+    tracker = ProgressTracker()
+    tracker.planned(frames=7, segments=2)
+    return tracker
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_three_endpoints(tracker: ProgressTracker) -> None:
+    with serving(tracker, port=0) as port:
+        assert port is not None
+        assert get(port, "/healthz") == (200, "ok\n")
+        status, text = get(port, "/progress?x=1")
+        assert status == 200
+        assert Progress.from_json(text).frames_total == 7
+        assert json.loads(text)["schema"] == 1
+        status, text = get(port, "/metrics")
+        assert status == 200
+        assert "vr_runner_frames_total 7.0" in text
+        assert 'vr_runner_stage{stage="Fetching"} 1.0' in text
+        assert get(port, "/other")[0] == 404
+
+
+def test_a_port_that_is_taken_does_not_fail_the_work(tracker: ProgressTracker) -> None:
+    first = ProgressServer(tracker, port=0)
+    try:
+        with serving(tracker, port=first.port) as port:
+            assert port is None
+    finally:
+        first.start()
+        first.close()
+
+
+def test_the_termination_message_fits_and_reads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    monkeypatch.setenv("VR_TERMINATION_LOG", str(path))
+    assert termination_log(None) == path
+    assert termination_log(tmp_path / "other") == tmp_path / "other"
+    write_outcome(Outcome(result=Result.FAILED, reason="Unknown", message="ö" * 1024), path)
+    assert len(path.read_bytes()) <= 4096
+    assert Outcome.from_json(path.read_bytes()).reason == "Unknown"
+    write_outcome(Outcome(result=Result.FAILED, reason="Unknown", message=""), tmp_path / "no" / "folder")
