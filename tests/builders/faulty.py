@@ -1,0 +1,91 @@
+"""A proxy before an S3 server that fails as networks and services do: on purpose, and countably."""
+
+import contextlib
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+UNAVAILABLE = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>no</Message></Error>'
+
+
+@dataclass
+class Faults:
+    """What to do to requests. `seen` are (method, path) of all that arrived.
+
+    unavailable: so many matching requests get 503. lost: so many are carried out, but their answer is lost. cut: so
+    many answers to GET end after half of their body. blind: conditions are taken out, as if the server ignored them.
+    """
+
+    matches: Callable[[str, str], bool] = lambda method, path: True
+    unavailable: int = 0
+    lost: int = 0
+    cut: int = 0
+    blind: bool = False
+    seen: list[tuple[str, str]] = field(default_factory=list)
+
+    def take(self, name: str, method: str, path: str) -> bool:
+        if getattr(self, name) > 0 and self.matches(method, path):
+            setattr(self, name, getattr(self, name) - 1)
+            return True
+        return False
+
+
+@contextlib.contextmanager
+def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
+    """Endpoint of the proxy."""
+    target = urlsplit(endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            faults.seen.append((self.command, self.path))
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if faults.take("unavailable", self.command, self.path):
+                self._answer(503, {"Content-Type": "application/xml"}, UNAVAILABLE)
+                return
+            headers = {k: v for k, v in self.headers.items() if not (faults.blind and k.lower().startswith("if-"))}
+            connection = http.client.HTTPConnection(target, timeout=30)
+            try:
+                connection.request(self.command, self.path, body=body, headers=headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            finally:
+                connection.close()
+            if faults.take("lost", self.command, self.path):
+                self.close_connection = True
+                return
+            cut = self.command == "GET" and faults.take("cut", self.command, self.path)
+            skipped = ("transfer-encoding", "connection", "date", "server")
+            sent = {k: v for k, v in answer.getheaders() if k.lower() not in skipped}
+            self._answer(answer.status, sent, content, keep=len(content) // 2 if cut else None)
+
+        def _answer(self, status: int, headers: dict[str, str], body: bytes, *, keep: int | None = None) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                if name.lower() != "content-length" or self.command == "HEAD":
+                    self.send_header(name, value)
+            if self.command != "HEAD":
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body[:keep])
+            if keep is not None:
+                self.close_connection = True
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
