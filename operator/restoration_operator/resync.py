@@ -87,7 +87,8 @@ class Resync:
             restorations = await self._cluster.list_all(collection("VideoRestoration", namespace), fields=UNFINISHED)
             jobs = await self._cluster.list_all(jobs_path(namespace), selector=OURS)
             pods = await self._cluster.list_all(pods_path(namespace), selector=OURS)
-            self._forget(namespace, restorations, jobs, pods)
+            await self._forget_restorations(namespace, restorations)
+            self._forget_children(namespace, jobs, pods)
             for listing in (restorations, jobs, pods):
                 behind.update(self._behind(listing))
         for item in self._store.unfinished():
@@ -110,13 +111,19 @@ class Resync:
     def _known(self, uid: str) -> bool:
         return self._store.version(uid) > 0
 
-    def _forget(self, namespace: str | None, restorations: Listing, jobs: Listing, pods: Listing) -> None:
-        here = [item for item in self._store.unfinished() if namespace in (None, item.metadata.namespace)]
-        listed = {body["metadata"]["uid"] for body in restorations.items}
-        for item in here:
-            # It may have finished since; its own next write would find out that it is gone.
-            if item.metadata.uid not in listed and int(item.metadata.resource_version) <= restorations.version:
-                self._queue.add(item.metadata.uid)
+    async def _forget_restorations(self, namespace: str | None, listing: Listing) -> None:
+        """A restoration that is gone would hold its output and its slot for ever."""
+        listed = {body["metadata"]["uid"] for body in listing.items}
+        here = (item for item in self._store.unfinished() if namespace in (None, item.metadata.namespace))
+        for meta in [item.metadata for item in here if item.metadata.uid not in listed]:
+            # The listing leaves out what has finished since: only a GET tells that from what is gone.
+            found = await self._cluster.restoration(meta.namespace or "", meta.name)
+            if found is None or found["metadata"]["uid"] != meta.uid:
+                self._store.drop_restoration(meta.uid)
+            else:
+                self._take(self._store.put_restoration, found)
+
+    def _forget_children(self, namespace: str | None, jobs: Listing, pods: Listing) -> None:
         known_jobs = [job for job in self._store.all_jobs() if namespace in (None, job.namespace)]
         known_pods = [pod for pod in self._store.all_pods() if namespace in (None, pod.namespace)]
         for uid in [*self._store.prune_jobs(known_jobs, jobs), *self._store.prune_pods(known_pods, pods)]:

@@ -247,6 +247,24 @@ class SimulatedCluster:
         kept = {item["execution"] for item in old.get("attemptHistory", ())}
         assert kept <= {item["execution"] for item in new.get("attemptHistory", ())}, "an attempt was forgotten"
         assert len(new["conditions"]) == 7
+        if _finished(after) and not _finished(before):
+            self._check_verdict(after)
+
+    def _check_verdict(self, restoration: Json) -> None:
+        """An end that the facts contradict is worse than none."""
+        status, uid = restoration["status"], restoration["metadata"]["uid"]
+        reason = next(item["reason"] for item in status["conditions"] if item["type"] == "Finished")
+        jobs = [job for job in self.objects["jobs"].values() if job["metadata"]["name"] == status.get("jobName")]
+        alive = [job for job in jobs if not _job_end(job) and "deletionTimestamp" not in job["metadata"]]
+        assert not alive or reason == "NodeLost", f"{reason} while its Job lives"
+        writing = [pod for pod in self._pods_of(uid) if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+        assert not writing or reason == "NodeLost", f"{reason} while its pod lives"
+        complete = any(_job_end(job) and job["status"]["conditions"][0]["type"] == "Complete" for job in jobs)
+        assert not complete or reason in ("Completed", "CacheHit"), f"{reason} although its Job is complete"
+        if complete:
+            # A runner whose report can still be read has its report read.
+            reports = [_report(pod) for pod in self._pods_of(uid) if pod["status"]["phase"] == "Succeeded"]
+            assert not any(reports) or "output" in status, "the runner's report was overlooked"
 
     def _check_job(self, job: Json) -> None:
         owner, number = _owner(job), int(job["metadata"]["labels"][EXECUTION_LABEL])
@@ -444,6 +462,10 @@ def _finished(body: Json) -> bool:
 
 def _job_end(job: Json) -> bool:
     return bool((job.get("status") or {}).get("conditions"))
+
+
+def _report(pod: Json) -> str:
+    return str(pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"])
 
 
 def _is_disrupted(pod: Json) -> bool:
