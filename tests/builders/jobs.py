@@ -139,6 +139,8 @@ def _context() -> Any:
 
 def _work(text: str, at: At | None, owner: str, environment: dict[str, str], answer: Any) -> None:
     os.environ.update(environment)
+    if cores := environment.get("TEST_CORES"):
+        os.sched_setaffinity(0, map(int, cores.split(",")))
     request = Request.from_json(text)
     with hooked(_killer(at) if at else lambda event: None):
         outcome = run_here(request, owner=owner)

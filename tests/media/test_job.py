@@ -1,0 +1,284 @@
+"""Whole restorations of awkward clips, judged by ffprobe; failures inside the pipeline; parts of the work."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.builders import clips, ffprobe, jobs
+from tests.builders.clips import Clip, Sound
+from tests.builders.jobs import At, make_request, run_here, run_killed
+from tests.builders.models import write_tiny_model
+
+from restoration_api.defaults import Choices
+from restoration_api.outcome import FailureReason, Result, Stage
+from restoration_api.request import ColorCorrection, SegmentCleanup, Target
+from restoration_runner import job, models
+from restoration_runner.errors import RestorationError
+from restoration_runner.models.restorer import Capabilities, Restorer, WorkReport
+from restoration_runner.progress import ProgressTracker
+from restoration_runner.restoration.grid import SegmentWork
+from restoration_runner.restoration.resize import resize
+from restoration_runner.stopping import InterruptedByRequestError, StopSignal
+from restoration_runner.video import colour, ffmpeg_cli
+from restoration_runner.work import Work
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+CLIPS: dict[str, tuple[Clip, Choices, list[int]]] = {
+    # clip, what is asked for, frames of each segment
+    "short scenes share a segment": (
+        Clip(frames=24, width=64, height=64, cuts=(4, 9, 15)),
+        Choices(target=Target(scale_factor=1), chunk_frames=9, segment_frames=16),
+        [15, 9],
+    ),
+    "one frame, enlarged": (
+        Clip(frames=1, width=48, height=32),
+        Choices(target=Target(short_side=64), chunk_frames=5),
+        [1],
+    ),
+    "two sounds and a late picture": (
+        Clip(frames=6, width=64, height=48, start=Fraction(1, 2), sounds=(Sound(), Sound(language="deu"))),
+        Choices(target=Target(width=64, height=64), chunk_frames=5),
+        [6],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLIPS)
+def test_an_awkward_clip_keeps_frames_times_size_and_sound(model: Path, tmp_path: Path, case: str) -> None:
+    clip, choices, segments = CLIPS[case]
+    source, out = clips.write(tmp_path / "in.mp4", clip), tmp_path / "out.mp4"
+    progress = ProgressTracker()
+    request = make_request(source.as_uri(), out.as_uri(), model, choices=choices)
+    outcome = run_here(request, progress=progress)
+
+    assert outcome.output is not None
+    manifest = Work(*work_of(outcome.output.manifest_uri)).read_manifest()
+    assert manifest is not None
+    assert [segment.frames for segment in manifest.plan.segments] == segments
+    now = progress.snapshot()
+    assert (now.frames_done, now.frames_total, now.stage) == (clip.frames, clip.frames, Stage.UPLOADING)
+
+    video = ffprobe.video(out)
+    assert (video["width"], video["height"]) == (outcome.output.width, outcome.output.height)
+    assert video["pix_fmt"] == "yuv420p10le"
+    times = ffprobe.times(out)
+    exact = [stamp * clip.clock for stamp in clip.times()]
+    assert [time - times[0] for time in times] == [time - exact[0] for time in exact]
+    for number in range(len(clip.sounds)):
+        assert ffprobe.packet_hashes(out, f"a:{number}") == ffprobe.packet_hashes(source, f"a:{number}")
+
+
+def work_of(manifest_uri: str | None) -> tuple[Any, str]:
+    assert manifest_uri is not None
+    from restoration_runner.storage.file import FileStore
+
+    return FileStore(), manifest_uri.removeprefix("file:///").removesuffix("final.json")
+
+
+class Identity:
+    """A restorer that gives back what it gets, to see everything around it; or fails at a frame."""
+
+    def __init__(
+        self, *, fail_at: int | None = None, error: Exception | None = None, value: float | None = None
+    ) -> None:
+        self._fail_at = fail_at
+        self._error = error
+        self._value = value
+        self._count = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(alignment=16, encoder_warmup=2, decoder_warmup=2, algorithm="identity/1")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def environment(self) -> dict[str, str]:
+        return {"device": "test"}
+
+    def restore(self, work: SegmentWork, frames: Iterator[torch.Tensor], *, seed: int) -> Iterator[torch.Tensor]:
+        for number, frame in zip(range(work.encode_from, work.encode_to + 1), frames, strict=True):
+            assert frame.shape[1] % 16 == frame.shape[2] % 16 == 0
+            if work.first_frame <= number <= work.last_frame:
+                self._count += 1
+                if self._error and self._count == self._fail_at:
+                    raise self._error
+                yield frame if self._value is None else torch.full_like(frame, self._value)
+
+    def report(self) -> WorkReport:
+        return WorkReport(
+            peak_gpu_memory_bytes=None,
+            non_finite_values=1 if self._value is not None and self._value != self._value else 0,
+        )
+
+
+@pytest.fixture
+def with_restorer(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def use(restorer: Restorer) -> None:
+        monkeypatch.setattr(models, "load_restorer", lambda *arguments, **named: restorer)
+
+    return use
+
+
+def test_a_model_that_changes_nothing_gives_the_resized_input(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    """Everything around the model: order of frames, cropping, colour there and back, encoding at high quality."""
+    with_restorer(Identity())
+    clip = Clip(frames=20, width=52, height=38, cuts=(11,), options={"crf": "1"})
+    source, out = clips.write(tmp_path / "in.mkv", clip), tmp_path / "out.mp4"
+    choices = Choices(target=Target(scale_factor=1), chunk_frames=5, segment_frames=4, crf=1)
+    run_here(make_request(source.as_uri(), out.as_uri(), model, choices=choices))
+    assert ffmpeg_cli.psnr(source, out, pixel_format="yuv420p10le") > 40  # the rest is chroma, filtered twice
+
+
+def test_colour_comes_from_the_input(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    """A model that turns everything grey: with Wavelet the slow colours are the input's, without they are grey."""
+    source = clips.write(tmp_path / "in.mkv", Clip(frames=5, width=64, height=64, options={"crf": "4"}))
+    means = {}
+    for correction in (ColorCorrection.WAVELET, ColorCorrection.NONE):
+        with_restorer(Identity(value=0.0))
+        out = tmp_path / f"{correction}.mp4"
+        choices = Choices(target=Target(scale_factor=1), chunk_frames=5, color_correction=correction)
+        run_here(make_request(source.as_uri(), out.as_uri(), model, choices=choices))
+        means[correction] = mean_rgb(out)
+    wanted = mean_rgb(source)
+    assert (means[ColorCorrection.WAVELET] - wanted).abs().max() < 0.02
+    assert (means[ColorCorrection.NONE] - 0.5).abs().max() < 0.01
+
+
+def mean_rgb(path: Path) -> torch.Tensor:
+    from restoration_runner.video.probe import probe
+    from restoration_runner.video.read import read_frames
+    from restoration_runner.video.scan import scan
+
+    facts = probe(path)
+    frames = read_frames(path, facts, scan(path, facts).timestamps, first=0, last=0)
+    frame = next(iter(frames))
+    return resize(colour.to_rgb(frame.planes, frame.layout, facts.color), (16, 16)).mean(dim=(1, 2))
+
+
+FAILURES: list[tuple[Exception, FailureReason | None]] = [
+    (RestorationError(FailureReason.GPU_FAULT, "the GPU fell off"), FailureReason.GPU_FAULT),
+    (RuntimeError("unforeseen"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), FAILURES)
+def test_a_model_that_fails_ends_the_job_and_keeps_finished_segments(
+    model: Path, tmp_path: Path, with_restorer: Any, error: Exception, reason: FailureReason | None
+) -> None:
+    with_restorer(Identity(fail_at=18, error=error))
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=24, width=64, height=64))
+    request = make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model)
+    with pytest.raises(type(error)) as caught:
+        run_here(request)
+    assert caught.value is error
+    assert not (tmp_path / "out.mp4").exists()
+    with_restorer(Identity())
+    assert run_here(request).segments_reused > 0
+
+
+def test_numbers_that_are_none_are_not_published(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    with_restorer(Identity(value=float("nan")))
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=6, width=64, height=64))
+    with pytest.raises(RestorationError, match="not numbers") as caught:
+        run_here(make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model))
+    assert caught.value.reason is FailureReason.VERIFICATION_FAILED
+    assert not list(tmp_path.glob(".vr/*/seg/*.json"))
+
+
+def test_a_commit_that_fails_ends_the_job(
+    model: Path, tmp_path: Path, with_restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_restorer(Identity())
+
+    def refuse(*_: object) -> None:
+        raise RestorationError(FailureReason.STORAGE_ERROR, "the bucket is gone")
+
+    monkeypatch.setattr(job.Work, "commit", refuse)
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=24, width=64, height=64))
+    with pytest.raises(RestorationError, match="the bucket is gone"):
+        run_here(make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model))
+
+
+def test_an_input_that_is_replaced_while_it_is_restored(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=12, width=64, height=64))
+    request = make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model)
+    with_restorer(Identity())
+    replaced = False
+
+    def replace(event: str) -> None:
+        nonlocal replaced
+        if event == "after marker" and not replaced:
+            replaced = True
+            source.write_bytes(source.read_bytes() + b"\0")
+
+    with jobs.hooked(replace), pytest.raises(RestorationError, match="changed while") as caught:
+        run_here(request)
+    assert caught.value.reason is FailureReason.INPUT_CHANGED
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_some_segments_now_the_others_later(model: Path, tmp_path: Path) -> None:
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=30, width=64, height=64))
+    out = tmp_path / "out.mp4"
+    request = make_request(source.as_uri(), out.as_uri(), model)
+    first = run_here(request, only=frozenset({1}))
+    assert (first.result, first.output, first.segments_done) == (Result.SUCCEEDED, None, 1)
+    assert first.segments_total is not None
+    assert not out.exists()
+    rest = run_here(request, only=frozenset({0, *range(2, 99)}))
+    assert (rest.segments_reused, rest.segments_done) == (1, first.segments_total)
+    assert out.exists()
+
+
+def test_stopped_while_it_restores(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    with_restorer(Identity())
+    stop = StopSignal()
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=60, width=64, height=64))
+    request = make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model)
+    frames = 0
+
+    def count(event: str) -> None:
+        nonlocal frames
+        frames += event == "frame"
+        if event == "after marker":
+            stop.set()
+
+    with jobs.hooked(count), pytest.raises(InterruptedByRequestError):
+        run_here(request, stop=stop)
+    assert frames < 60
+    assert not (tmp_path / "out.mp4").exists()
+    assert run_here(request).segments_reused >= 1
+
+
+def test_the_same_bytes_on_one_core_and_on_several(model: Path, tmp_path: Path) -> None:
+    """Threads of network and encoder are fixed by the plan, so cores that are there do not matter."""
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=14, width=64, height=64))
+    sums = set()
+    core = str(min(os.sched_getaffinity(0)))
+    for cores in (core, ""):
+        out = tmp_path / f"out{cores}.mp4"
+        request = make_request(source.as_uri(), out.as_uri(), model)
+        assert run_killed(request, At("never"), environment={"TEST_CORES": cores}) == 0
+        sums.add(hashlib.sha256(out.read_bytes()).hexdigest())
+    assert len(sums) == 1
+
+
+def test_segments_are_kept_when_asked(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    with_restorer(Identity())
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=6, width=64, height=64))
+    out = tmp_path / "out.mp4"
+    run_here(make_request(source.as_uri(), out.as_uri(), model, cleanup_segments=SegmentCleanup.RETAIN))
+    names = sorted(path.name for path in tmp_path.glob(".vr/[0-9a-f]*/**/*") if path.is_file())
+    assert [name for name in names if not name.endswith(".mkv")] == ["00000.json", "final.json", "plan.json"]
