@@ -43,6 +43,9 @@ class WindowGroup:
     cos: Tensor
     sin: Tensor
 
+    def to(self, device: torch.device) -> "WindowGroup":
+        return WindowGroup(self.numbers, self.index.to(device), self.cos.to(device), self.sin.to(device))
+
 
 @dataclass(frozen=True)
 class WindowLayout:
@@ -77,11 +80,11 @@ def window_layout(
         boxes = [windows[number] for number in numbers]
         index = torch.stack([tokens[b.t0 : b.t1, b.h0 : b.h1, b.w0 : b.w1].reshape(-1) for b in boxes])
         cos, sin = rotation(rope.rule, rope.rope_dim, rope.head_dim, shape, rope.text_tokens)
-        groups.append(WindowGroup(tuple(numbers), index.to(device), cos.to(device), sin.to(device)))
-    inverse = torch.empty(tokens.numel(), dtype=torch.long, device=device)
+        groups.append(WindowGroup(tuple(numbers), index, cos, sin))
     order = torch.cat([group.index.reshape(-1) for group in groups])
-    inverse[order] = torch.arange(tokens.numel(), device=device)
-    return WindowLayout(tuple(groups), inverse, len(windows))
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order))
+    return WindowLayout(tuple(group.to(device) for group in groups), inverse.to(device), len(windows))
 
 
 def window_attention(video: Tensor, text: Tensor, layout: WindowLayout) -> tuple[Tensor, Tensor]:

@@ -164,11 +164,11 @@ MODELS: dict[str, ModelConfig] = {
         dit=dit_7b_rules(width=3072, heads=24, head_dim=128, layers=36, text_width=5120, expand_ratio=4),
         vae=RELEASED_VAE,
     ),
-    # Small enough for a CPU. The width must stay at 128 or more: x0 = x_T - v is exact only if the 64 noise values of
-    # a token pass the residual stream unharmed beside its 64 condition values.
+    # Small enough for a CPU. The width must exceed 128: x0 = x_T - v is exact only if the 64 noise values of a token
+    # pass the residual stream unharmed beside its 64 condition values, and the blocks need room to work.
     "seedvr2-nano": ModelConfig(
         name="seedvr2-nano",
-        dit=dit_3b_rules(width=128, heads=4, head_dim=32, layers=5, separate_layers=1, text_width=128, expand_ratio=3),
+        dit=dit_3b_rules(width=192, heads=6, head_dim=32, layers=5, separate_layers=1, text_width=128, expand_ratio=2),
         vae=VaeConfig(channels=(8, 16, 32, 64), groups=4),
     ),
 }
