@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from restoration_api.defaults import Choices
-from restoration_api.outcome import EXIT_INTERRUPTED, HTTP_PORT, FailureReason, Outcome
+from restoration_api.outcome import HTTP_PORT, FailureReason, Outcome
 from restoration_api.request import ColorCorrection, Overwrite, Precision, Request, Target
 from restoration_runner import logs
 from restoration_runner.accept import check_request
@@ -39,7 +39,6 @@ app = typer.Typer(
     help="Restore video with SeedVR2: as a Kubernetes Job, or on local files.",
 )
 
-EXIT_CTRL_C = 130
 SCRATCH = Path("/scratch")
 REQUEST_SCHEMA = 1
 """The newest request this runner reads."""
@@ -86,7 +85,7 @@ def run(
         return run_job(context)
 
     with serving(tracker, port=port):
-        outcome, code = _conclude(work, tracker=tracker, message=message, interrupted_code=EXIT_INTERRUPTED)
+        outcome, code = _conclude(work, tracker=tracker, message=message)
     if code:
         log.error(outcome.message, reason=outcome.reason, exit_code=code)
     else:
@@ -164,7 +163,7 @@ def restore(
         with showing(tracker, console):
             return run_job(context)
 
-    outcome, code = _conclude(work, tracker=tracker, message=None, interrupted_code=EXIT_CTRL_C)
+    outcome, code = _conclude(work, tracker=tracker, message=None)
     if as_json:
         print(outcome.to_json())
     _say(console, outcome, output)
@@ -187,14 +186,14 @@ def probe(
         print(json.dumps(found.facts, indent=2, ensure_ascii=False))
         return found.outcome
 
-    outcome, code = _conclude(work, tracker=ProgressTracker(), message=None, interrupted_code=EXIT_CTRL_C)
+    outcome, code = _conclude(work, tracker=ProgressTracker(), message=None)
     if code:
         Console(stderr=True).print(outcome.message, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def _conclude(
-    work: Callable[[StopSignal], Outcome], *, tracker: ProgressTracker, message: Path | None, interrupted_code: int
+    work: Callable[[StopSignal], Outcome], *, tracker: ProgressTracker, message: Path | None
 ) -> tuple[Outcome, int]:
     """Do the work; whatever happens becomes an outcome, written to `message`, and an exit code."""
     from restoration_runner import faults, outcomes
@@ -213,11 +212,10 @@ def _conclude(
             stop,
             signals=(signal.SIGTERM, signal.SIGINT),
             last_words=lambda: write_outcome(interrupted(), message),
-            exit_code=interrupted_code,
         ):
             outcome, code = work(stop), 0
     except InterruptedByRequestError:
-        outcome, code = interrupted(), interrupted_code
+        outcome, code = interrupted(), stop.exit_code
     except Exception as error:
         log.debug("traceback", exc_info=True)
         known = faults.as_restoration_error(error)

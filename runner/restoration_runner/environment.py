@@ -13,6 +13,8 @@ import av
 import torch
 
 from restoration_api.base import canonical_json
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
 from restoration_runner.models.restorer import Restorer
 
 CPU_THREADS = 4
@@ -59,3 +61,20 @@ def fingerprint(values: dict[str, str]) -> str:
 def gpu_name(restorer: Restorer) -> str | None:
     """For people: the GPU's model; none on a CPU."""
     return torch.cuda.get_device_name(restorer.device) if restorer.device.type == "cuda" else None
+
+
+def check_gpu_memory(restorer: Restorer, *, least_mib: int) -> None:
+    """The profile may ask for a GPU of some size; Kubernetes counts GPUs, not their memory.
+
+    Raises:
+        RestorationError: `InsufficientGPUMemory`.
+    """
+    if restorer.device.type != "cuda":
+        return
+    total_mib = torch.cuda.get_device_properties(restorer.device).total_memory >> 20
+    if total_mib < least_mib:
+        raise RestorationError(
+            FailureReason.INSUFFICIENT_GPU_MEMORY,
+            f"gpu.minMemoryMiB: {gpu_name(restorer)} has {total_mib} MiB, the profile asks for {least_mib}; choose "
+            "larger GPUs with the profile's pod.nodeSelector",
+        )

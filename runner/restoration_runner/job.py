@@ -30,7 +30,14 @@ from restoration_api.request import CacheMode, Request, SegmentCleanup
 from restoration_runner import models, outcomes
 from restoration_runner.accept import check_request
 from restoration_runner.assemble import assemble
-from restoration_runner.environment import cpu_threads, environment, fingerprint, gpu_name, library_versions
+from restoration_runner.environment import (
+    check_gpu_memory,
+    cpu_threads,
+    environment,
+    fingerprint,
+    gpu_name,
+    library_versions,
+)
 from restoration_runner.errors import RestorationError
 from restoration_runner.inputs import check_unchanged, fetch_input, find_input
 from restoration_runner.models.restorer import Restorer
@@ -142,7 +149,9 @@ class _Job:
         seen = self._destination.look()
         if seen.hit is not None:
             return self._already_there(seen.hit)
-        self._destination.abort_stale_uploads()
+        if not self._output_store.conditional(self._work.prefix):
+            log.warning("the storage checks no conditions: only one runner at a time may write to this output")
+        self._destination.abort_uploads()
         with self._clock.step("fetch"):
             source = fetch_input(self._input, self._request, folder=self._folder, stop=self._stop)
         plan = self._plan(source)
@@ -172,7 +181,6 @@ class _Job:
         store, key = open_store(request.output.uri, request.output.storage, request, field="output.uri")
         self._output_store = store
         self._work = Work(store, work_prefix(key, self._work_key()))
-        store.conditional(self._work.prefix)
         self._destination = Destination(store, key, request=request, keys=self._keys, work_name=self._work.name)
         log.info("work found", cache_key=self._keys.cache_key, work=store.uri(self._work.prefix))
 
@@ -299,6 +307,7 @@ class _Job:
                     precision=self._request.model.precision,
                     threads=cpu_threads(),
                 )
+            check_gpu_memory(self._restorer, least_mib=self._request.gpu.min_memory_mib)
             self._progress.on_gpu(gpu_name(self._restorer))
         return self._restorer
 
@@ -346,8 +355,12 @@ class _Job:
         )
 
     def _clear(self) -> None:
+        """The output is there: what is left to remove is no reason to fail."""
         if self._request.cleanup_segments is SegmentCleanup.DELETE:
-            self._work.clear()
+            try:
+                self._work.clear()
+            except RestorationError as error:
+                log.warning("segments cannot be removed", cause=error.message)
 
     def _already_there(self, hit: ObjectInfo) -> Outcome:
         """The output is this work's result: finish what a killed predecessor left undone, and say so."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import structlog
+
 from restoration_api.outcome import FailureReason
 from restoration_api.request import CacheMode, Overwrite, Request
 from restoration_runner.errors import RestorationError
@@ -23,6 +25,8 @@ from restoration_runner.storage.store import (
     Unchanged,
     When,
 )
+
+log = structlog.get_logger()
 
 KEY, REQUEST_KEY, WORK = "vr-key", "vr-request-key", "vr-work"
 TRIES = 5
@@ -98,18 +102,26 @@ class Destination:
                 now = self._store.head(self._key)
                 if now is not None and self._is_ours(now):
                     return Published(now, now.metadata.get(SHA256_METADATA, sha256), adopted=True)
-                if self._overwrite is not Overwrite.ALWAYS:
+                unchanged = (now and now.etag) == (before and before.etag)  # refused only for the moment (409 at AWS)
+                if not unchanged and self._overwrite is not Overwrite.ALWAYS:
                     raise self._conflict("was written by somebody else meanwhile") from error
                 before = now
                 continue
             self._read_back(info, sha256)
             # Whoever else is still uploading the same object can only lose now.
-            self._store.abort_uploads(self._key, older_than=timedelta(0))
+            self.abort_uploads(older_than=timedelta(0))
             return Published(info, sha256, adopted=False)
         raise self._conflict(f"was written by somebody else {TRIES} times meanwhile")
 
-    def abort_stale_uploads(self) -> int:
-        return self._store.abort_uploads(self._key, older_than=STALE_UPLOAD)
+    def abort_uploads(self, *, older_than: timedelta = STALE_UPLOAD) -> None:
+        """Give up unfinished uploads of this object. Credentials need not allow it: a lifecycle rule can do it, too."""
+        try:
+            aborted = self._store.abort_uploads(self._key, older_than=older_than)
+        except RestorationError as error:
+            log.info("unfinished uploads cannot be listed or given up", cause=error.message)
+            return
+        if aborted:
+            log.info("unfinished uploads given up", count=aborted)
 
     def _is_ours(self, now: ObjectInfo) -> bool:
         if self._bypass:

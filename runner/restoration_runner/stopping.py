@@ -22,13 +22,21 @@ class InterruptedByRequestError(Exception):
 
 
 class StopSignal:
-    """A flag that says whether to stop."""
+    """A flag that says whether to stop, and which signal set it."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._number = int(signal.SIGTERM)
 
-    def set(self) -> None:
+    def set(self, number: int = signal.SIGTERM) -> None:
+        if not self._event.is_set():
+            self._number = number
         self._event.set()
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that ended because of a signal: 143 after SIGTERM, 130 after Ctrl-C."""
+        return 128 + self._number
 
     @property
     def is_set(self) -> bool:
@@ -44,7 +52,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def watching(
-    stop: StopSignal, *, signals: tuple[signal.Signals, ...], last_words: Callable[[], None], exit_code: int
+    stop: StopSignal, *, signals: tuple[signal.Signals, ...], last_words: Callable[[], None]
 ) -> Iterator[None]:
     """Turn signals into `stop`; after the grace period say the last words and end the process.
 
@@ -57,15 +65,15 @@ def watching(
     def watch() -> None:
         while number := receiving.recv(1):
             if number[0] in signals:
-                stop.set()
+                stop.set(number[0])
                 if not finished.wait(GRACE_SECONDS):
                     last_words()
-                    os._exit(exit_code)
+                    os._exit(stop.exit_code)
                 return
 
     before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
     # A Python-level handler must exist, or the default action ends the process at once.
-    handlers = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    handlers = {number: signal.signal(number, lambda number, _: stop.set(number)) for number in signals}
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
     try:

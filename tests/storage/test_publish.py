@@ -15,7 +15,7 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.outcomes import SHA256_METADATA
 from restoration_runner.plan import Keys
 from restoration_runner.publish import KEY, REQUEST_KEY, WORK, Destination
-from restoration_runner.storage.store import ObjectInfo, OnBytes, Store, When, read_whole
+from restoration_runner.storage.store import ObjectInfo, OnBytes, PreconditionError, Store, When, read_whole
 
 KEYS = Keys(engine={}, engine_version="v", cache_key="k", request_key="r")
 OUT = "out/a b.mp4"
@@ -156,6 +156,18 @@ def test_somebody_is_faster(
     published = target.publish(file, before=seen.before, on_bytes=lambda _: None)
     assert published.adopted == (expected == "adopted")
     assert read_whole(store, OUT) == (b"theirs" if expected == "adopted" else b"restored")
+
+
+def test_a_refusal_without_another_writer_is_tried_again(store: Store, file: Path) -> None:
+    """AWS answers 409 while two uploads of one key overlap, though none of them is through."""
+
+    def refuse_once() -> None:
+        raise PreconditionError("409")
+
+    late = LateStore(store, refuse_once)
+    published = destination(late, overwrite=Overwrite.NEVER).publish(file, before=None, on_bytes=lambda _: None)
+    assert not published.adopted
+    assert read_whole(store, OUT) == b"restored"
 
 
 @dataclass

@@ -21,7 +21,7 @@ def signal_me():
 ready = threading.Event()
 threading.Thread(target=signal_me, daemon=True).start()
 with stopping.watching(
-    stop, signals=(signal.SIGTERM,), last_words=lambda: print("last words", stop.is_set, flush=True), exit_code=143
+    stop, signals=(signal.SIGTERM,), last_words=lambda: print("last words", stop.is_set, flush=True)
 ):
     ready.set()
     libc = ctypes.CDLL(None)
@@ -34,10 +34,11 @@ def test_the_flag_is_set_by_the_signal_and_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGUSR1)
     stop = StopSignal()
     stop.check()
-    with watching(stop, signals=(signal.SIGUSR1,), last_words=lambda: None, exit_code=1):
+    with watching(stop, signals=(signal.SIGUSR1,), last_words=lambda: None):
         signal.raise_signal(signal.SIGUSR1)
         with pytest.raises(InterruptedByRequestError):
             stop.check()
+    assert stop.exit_code == 128 + signal.SIGUSR1
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
