@@ -1,66 +1,25 @@
 """The degradation that the shipped model is trained to undo and measured on.
 
-`standard`, `light` and `heavy` are fixed to the last bit except for the encoder's own version: blur, downscale by 4,
+`standard`, `light` and `heavy` are fixed up to the encoder: blur, downscale by 4,
 8-bit 4:2:0, sensor-like noise from a counter-based generator, H.264. Codec noise alone would leave little to restore
 (a high CRF has already smoothed the picture); visible noise kept by a good encode is what a restorer can remove.
 """
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-import torch.nn.functional as F
+from hack.nano.colour import Matrix, Yuv420, matrix_for_height, rgb_to_yuv420, yuv420_to_rgb
+from hack.nano.degradation import DEGRADATIONS, STANDARD, Degradation, downscale, gaussian_blur
 from torch import Tensor
 
-from hack.nano.colour import Matrix, Yuv420, matrix_for_height, rgb_to_yuv420, yuv420_to_rgb
-
-SCALE = 4
 _NOISE_KEY = 1234
-_BLUR_TAPS = 13  # covers sigma 2.4 to 2.5 sigma on each side
 # ITU-T H.273 code points written into the stream: primaries, transfer, matrix.
 _TAGS: dict[Matrix, tuple[int, int, int]] = {"bt601": (6, 6, 6), "bt709": (1, 1, 1)}
-
-
-@dataclass(frozen=True)
-class Degradation:
-    """blur_sigma in pixels of the original; noise in 8-bit codes of luma (chroma gets half); crf of libx264."""
-
-    name: str
-    blur_sigma: float
-    noise_codes: float
-    crf: int
-
-
-STANDARD = Degradation("standard", blur_sigma=1.6, noise_codes=8.0, crf=18)
-LIGHT = Degradation("light", blur_sigma=0.8, noise_codes=2.0, crf=23)
-HEAVY = Degradation("heavy", blur_sigma=2.0, noise_codes=10.0, crf=28)
-DEGRADATIONS = {d.name: d for d in (STANDARD, LIGHT, HEAVY)}
-
-
-def gaussian_blur(rgb: Tensor, sigma: float | Tensor) -> Tensor:
-    """Separable blur of [T, 3, H, W] with reflected borders; `sigma` may be one value per frame, [T]."""
-    frames, channels, height, width = rgb.shape
-    taps = torch.arange(_BLUR_TAPS, dtype=rgb.dtype, device=rgb.device) - _BLUR_TAPS // 2
-    sigma = torch.as_tensor(sigma, dtype=rgb.dtype, device=rgb.device).expand(frames)
-    kernel = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)
-    half = _BLUR_TAPS // 2
-    planes = rgb.reshape(1, frames * channels, height, width)
-    planes = F.pad(planes, (half, half, half, half), mode="reflect")
-    planes = F.conv2d(planes, kernel[:, None, None, :], groups=frames * channels)
-    planes = F.conv2d(planes, kernel[:, None, :, None], groups=frames * channels)
-    return planes.reshape(rgb.shape)
-
-
-def downscale(rgb: Tensor) -> Tensor:
-    """A quarter of the size by antialiased bicubic; [T, 3, H, W] with H and W multiples of 8."""
-    size = (rgb.shape[-2] // SCALE, rgb.shape[-1] // SCALE)
-    return F.interpolate(rgb, size=size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def low_resolution(rgb: Tensor, degradation: Degradation, *, first_frame: int = 0) -> Yuv420:
@@ -70,7 +29,8 @@ def low_resolution(rgb: Tensor, degradation: Degradation, *, first_frame: int = 
     how a clip is split into calls.
     """
     height, width = rgb.shape[-2] // 8 * 8, rgb.shape[-1] // 8 * 8
-    small = downscale(gaussian_blur(rgb[..., :height, :width], degradation.blur_sigma))
+    # fp64: in fp32 the order of summation, which depends on the thread count, moves some codes by one.
+    small = downscale(gaussian_blur(rgb[..., :height, :width].double(), degradation.blur_sigma))
     planes = rgb_to_yuv420(small, matrix_for_height(height))
     noisy = [_add_noise(planes, t, degradation, first_frame + t) for t in range(rgb.shape[0])]
     return Yuv420(*(torch.stack(plane) for plane in zip(*noisy, strict=True)))
@@ -114,10 +74,15 @@ def _plane(frame: av.VideoFrame, index: int) -> Tensor:
 
 
 def write_h264(path: Path, clip: Yuv420, *, rate: Fraction, crf: int, matrix: Matrix) -> None:
-    """Write uint8 planes [T, ...] as tagged H.264, reproducibly for one libx264 (one thread, bit-exact muxer)."""
+    """Write uint8 planes [T, ...] as tagged H.264.
+
+    The planes are reproducible; the stream nearly so: libx264 was seen to make other choices for equal planes of
+    160×68 in another process, at the same size and quality. Compare pictures, not files.
+    """
     frames, height, width = clip.y.shape
     with av.open(str(path), "w", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
-        options = {"crf": str(crf), "preset": "medium", "threads": "1"}
+        parameters = "threads=1:lookahead-threads=1:sliced-threads=0"
+        options = {"crf": str(crf), "preset": "medium", "x264-params": parameters}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context

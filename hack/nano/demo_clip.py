@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 import av
-
-from hack.nano.degrade import STANDARD, degrade_file
+from hack.nano.degradation import STANDARD
+from hack.nano.degrade import degrade_file
 
 
 def cut_scene(source: Path, target: Path, *, first: int, frames: int) -> None:
