@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hack.nano.codec import H264Pool
-from hack.nano.colour import Yuv420, rgb_to_yuv420, yuv420_to_rgb
-from hack.nano.degradation import Degradation, downscale, gaussian_blur
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from hack.nano.codec import H264Pool
+from hack.nano.colour import Yuv420, rgb_to_yuv420, yuv420_to_rgb
+from hack.nano.degradation import Degradation, downscale, gaussian_blur
 
 FRAMES = 21
 HEIGHT, WIDTH = 256, 384

@@ -13,9 +13,10 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from torch import Tensor
+
 from hack.nano.colour import Matrix, Yuv420, matrix_for_height, rgb_to_yuv420, yuv420_to_rgb
 from hack.nano.degradation import DEGRADATIONS, STANDARD, Degradation, downscale, gaussian_blur
-from torch import Tensor
 
 _NOISE_KEY = 1234
 # ITU-T H.273 code points written into the stream: primaries, transfer, matrix.

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import av
+
 from hack.nano.degradation import STANDARD
 from hack.nano.degrade import degrade_file
 

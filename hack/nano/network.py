@@ -15,11 +15,11 @@ step 0 the blocks add nothing and the result is the condition latent itself.
 import math
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor, nn
+
 from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig, dit_3b_rules
 from restoration_runner.models.seedvr2.dit import Layouts, NaDiT
-from restoration_runner.models.seedvr2.vae import CausalConv3d, FrameNorm, StreamState, VideoVae, posterior
-from torch import Tensor, nn
+from restoration_runner.models.seedvr2.vae import VideoVae, posterior
 
 DIT = dit_3b_rules(width=192, heads=6, head_dim=32, layers=5, separate_layers=1, text_width=128, expand_ratio=2)
 VAE = VaeConfig(channels=(8, 16, 32, 64), groups=4)
@@ -136,35 +136,3 @@ def frozen_masks(dit: NaDiT) -> dict[str, Tensor]:
         if ".modulation." in name and ".text." not in name:
             masks[name] = active
     return {name: mask.clone() for name, mask in masks.items()}
-
-
-def use_fast_convolutions() -> None:
-    """Let 3-D convolutions of whole clips run as 2-D ones over frames with the taps of time as channels.
-
-    The same arithmetic on the same parameters; 2-D kernels for few channels are much faster on a GPU.
-    """
-    CausalConv3d.forward = _frame_convolution  # type: ignore[method-assign]
-
-
-def _frame_convolution(self: CausalConv3d, x: Tensor, state: StreamState | None = None) -> Tensor:
-    assert state is None, "training sees whole clips"
-    B, T = x.shape[0], x.shape[2]
-    taps = self.kernel_size[0]
-    frames = x.transpose(1, 2)  # [B, T, C, H, W]
-    weight = self.weight.transpose(1, 2).flatten(1, 2)  # [O, taps·C, 3, 3], earliest tap first
-    if taps > 1:
-        past = torch.cat([frames[:, :1]] * (taps - 1) + [frames], dim=1)
-        step = self.stride[0]
-        parts = [past[:, tap : tap + T : step] for tap in range(taps)]
-        frames = torch.cat(parts, dim=2)
-    out = F.conv2d(
-        frames.flatten(0, 1).contiguous(memory_format=torch.channels_last),
-        weight.contiguous(memory_format=torch.channels_last),
-        self.bias,
-        stride=self.stride[1:],
-        padding=self.padding[1:],
-    )
-    return out.unflatten(0, (B, -1)).transpose(1, 2)
-
-
-__all__ = ["DIT", "VAE", "FrameNorm", "Nano", "frozen_masks", "use_fast_convolutions"]

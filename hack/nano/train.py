@@ -1,11 +1,12 @@
-"""Train `seedvr2-nano` in stages that resume from a checkpoint.
+"""Train `seedvr2-nano`; each call continues where the last checkpoint ends.
 
-    python -m hack.nano.train vae     --data D --library L --output O --minutes 5 --of 5
-    python -m hack.nano.train restore --data D --library L --output O --minutes 8 --of 16 --resume O/vae.pt
-    python -m hack.nano.train restore --data D --library L --output O --minutes 8 --of 16 --resume O/restore.pt
+    python -m hack.nano.train --data D --library L --output O --deadline 570 --of 15
+    python -m hack.nano.train --data D --library L --output O --deadline 570 --resume O/state.pt --finish
 
-`--minutes` bounds this call, `--of` is the whole stage that the learning rate's schedule spans. Preparing the pool and
-compiling are not counted. A stage's checkpoint resumes that stage; an earlier stage's starts a new one.
+`--deadline` bounds this call in seconds, preparation and compilation included; `--of` is the training time in minutes
+that the learning rate's schedule spans; `--finish` lets the schedule end with this call. Every step trains the VAE as
+an autoencoder on some clips (sharp in, sharp out, the transformer left out) and the whole chain on the others
+(degraded in, sharp out), so the decoder always knows true latents and the transformer's.
 """
 
 import argparse
@@ -13,38 +14,27 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from hack.nano.clips import ClipPool, Renderer, load_material
 from hack.nano.codec import H264Pool
 from hack.nano.degradation import STANDARD
+from hack.nano.fast_layers import install
 from hack.nano.losses import charbonnier, luma, psnr, ssim, temporal
-from hack.nano.network import Nano, frozen_masks, use_fast_convolutions
+from hack.nano.network import Nano, frozen_masks
 from restoration_runner.restoration.wavelet import low_pass
-from torch import Tensor
 
 EMA_DECAY = 0.999
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Crop size in frames and pixels, clips per step, learning rates."""
-
-    name: str
-    frames: int
-    height: int
-    width: int
-    batch: int
-    peak_rate: float
-    last_rate: float = 1e-5
-
-
-STAGES = {
-    "vae": Stage("vae", frames=17, height=128, width=128, batch=16, peak_rate=2e-3),
-    "restore": Stage("restore", frames=17, height=160, width=256, batch=8, peak_rate=1.2e-3),
-}
+# One step: clips, frames, pixels. Crops are wide, so that attention meets distant positions.
+BATCH, FRAMES, HEIGHT, WIDTH = 6, 17, 160, 320
+SHARP_SHARE = 1 / 6  # of the clips that train the VAE alone
+PEAK_RATE, LAST_RATE = 1.5e-3, 1e-5
+SAVE_EVERY_S = 100.0
 
 
 def transfer(output: Tensor, style: Tensor) -> Tensor:
@@ -53,45 +43,24 @@ def transfer(output: Tensor, style: Tensor) -> Tensor:
     return output.float() + low_pass(difference).transpose(1, 2)
 
 
-class VaeLoss(torch.nn.Module):
-    """Reconstruction of sharp and of degraded clips alike."""
+class JointLoss(torch.nn.Module):
+    """The first `sharp_clips` clips pass the VAE alone, the others encoder, transformer and decoder."""
 
-    def __init__(self, model: Nano) -> None:
+    def __init__(self, model: Nano, *, sharp_clips: int) -> None:
         super().__init__()
         self.model = model
+        self.sharp_clips = sharp_clips
 
-    def forward(self, sharp: Tensor, degraded: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        half = len(sharp) // 2
-        video = torch.cat((sharp[:half], degraded[half:]))
-        mean, std = self.model.encode(video)
-        decoded = self.model.decode(mean + std * noise)
-        output = transfer(decoded, video)
-        # A little weight on the plain output keeps the colours that the transfer would mend anyway.
-        kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
-        structure = 1 - ssim(luma(output), luma(video))
-        loss = charbonnier(output - video) + 0.5 * structure + 1e-5 * kl + 0.1 * charbonnier(decoded - video)
-        return loss, output
-
-
-class RestoreLoss(torch.nn.Module):
-    """Degraded clip to sharp clip through encoder, transformer and decoder."""
-
-    def __init__(self, model: Nano, *, latent_weight: float) -> None:
-        super().__init__()
-        self.model = model
-        self.latent_weight = latent_weight
-
-    def forward(self, sharp: Tensor, degraded: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        condition, _ = self.model.encode(degraded)
-        restored = self.model.restore(condition, noise)
-        output = transfer(self.model.decode(restored), degraded)
+    def forward(self, sharp: Tensor, degraded: Tensor, noise: Tensor) -> Tensor:
+        split = self.sharp_clips
+        video = torch.cat((sharp[:split], degraded[split:]))
+        latent, _ = self.model.encode(video)
+        restored = self.model.restore(latent[split:], noise[split:])
+        output = transfer(self.model.decode(torch.cat((latent[:split], restored))), video)
         structure = 1 - ssim(luma(output), luma(sharp))
         loss = charbonnier(output - sharp) + 0.4 * structure + 0.2 * temporal(output, sharp)
-        if self.latent_weight > 0:
-            with torch.no_grad():
-                goal, _ = self.model.encode(sharp)
-            loss = loss + self.latent_weight * (restored - goal).abs().mean()
-        return loss, output
+        # Keeps latents near unit size, for which the transformer is laid out.
+        return loss + 1e-4 * latent.square().mean()
 
 
 class Ema:
@@ -128,56 +97,72 @@ class Trainer:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        self.stage = STAGES[arguments.stage]
+        self.begun = time.monotonic()
         self.device = torch.device(arguments.device)
-        self.batch = arguments.batch or self.stage.batch
+        self.crop = (FRAMES, arguments.height, arguments.width)
         torch.manual_seed(arguments.seed)
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        if not arguments.plain_convolutions:
-            use_fast_convolutions()
         self.model = Nano().to(self.device)
         self.masks = [
-            (parameter, mask.to(self.device))
+            (self.model.dit.get_parameter(name), mask.to(self.device))
             for name, mask in frozen_masks(self.model.dit).items()
-            for parameter in (self.model.dit.get_parameter(name),)
         ]
-        decayed = [p for n, p in self.model.named_parameters() if n.startswith("vae.") and p.dim() > 1]
-        rest = [p for n, p in self.model.named_parameters() if not (n.startswith("vae.") and p.dim() > 1)]
-        groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+        named = list(self.model.named_parameters())
+        groups = [
+            {
+                "params": [p for n, p in named if n.startswith("vae.") and p.dim() > 1],
+                "weight_decay": 0.01,
+                "share": 1.0,
+            },
+            {
+                "params": [p for n, p in named if n.startswith("vae.") and p.dim() == 1],
+                "weight_decay": 0.0,
+                "share": 1.0,
+            },
+            # The transformer's norms are all but fixed scales, so it gets the smaller steps.
+            {"params": [p for n, p in named if not n.startswith("vae.")], "weight_decay": 0.0, "share": 0.5},
+        ]
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), eps=1e-8, fused=fused)
         self.ema = Ema(self.model)
-        self.step, self.trained_s = 0, 0.0
+        self.step, self.trained_s, self.schedule_s = 0, 0.0, 60 * arguments.of
         self._resume()
-        self.model.prepare_layouts(self.stage.frames, self.stage.height, self.stage.width)
-        if self.stage.name == "vae":
-            self.loss: torch.nn.Module = VaeLoss(self.model)
-        else:
-            self.loss = RestoreLoss(self.model, latent_weight=arguments.latent_weight)
-        self.run = self.loss if arguments.eager else torch.compile(self.loss)
+        example = torch.rand(arguments.batch, 3, *self.crop, device=self.device) * 2 - 1
+        example = example.contiguous(memory_format=torch.channels_last_3d)
+        for layer, form in install(self.model.vae, example).items():
+            print(f"{layer}: {form}")
+        self.model.prepare_layouts(*self.crop)
+        loss = JointLoss(self.model, sharp_clips=max(1, round(arguments.batch * SHARP_SHARE)))
+        self.loss: torch.nn.Module = loss if arguments.eager else torch.compile(loss)  # type: ignore[assignment]
+        print(f"layers chosen after {self.spent_s():.1f} s", flush=True)
+
+    def spent_s(self) -> float:
+        return time.monotonic() - self.begun
 
     def _resume(self) -> None:
         path = self.arguments.resume
         if path is None:
             return
         saved = torch.load(path, map_location=self.device, weights_only=True)
-        if saved["stage"] == self.stage.name:
-            self.model.load_state_dict(saved["model"])
+        # The half-precision file has only averaged weights: training goes on from them.
+        full = "model" in saved
+        weights = saved["model"] if full else {name: value.float() for name, value in saved["ema"].items()}
+        self.model.load_state_dict(weights)
+        self.ema.load({name: value.float() for name, value in saved["ema"].items()})
+        if full:
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.step, self.trained_s = saved["step"], saved["trained_s"]
-        else:
-            self.model.load_state_dict(saved["ema"])
-        self.ema.load(saved["ema"])
-        print(f"resumed {path} ({saved['stage']}, step {saved['step']}) as {self.stage.name} at step {self.step}")
+        self.step, self.trained_s = saved["step"], saved["trained_s"]
+        print(f"resumed {path} at step {self.step}, {self.trained_s:.0f} s")
 
     def save(self) -> None:
-        state = {"stage": self.stage.name, "step": self.step, "trained_s": self.trained_s}
+        progress = {"step": self.step, "trained_s": self.trained_s}
         tensors = {"model": self.model.state_dict(), "ema": self.ema.state()}
-        path = self.arguments.output / f"{self.stage.name}.pt"
-        torch.save({**state, **tensors, "optimizer": self.optimizer.state_dict()}, path)
+        folder: Path = self.arguments.state or self.arguments.output
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({**progress, **tensors, "optimizer": self.optimizer.state_dict()}, folder / "state.pt")
         small = {name: value.half() for name, value in self.ema.state().items()}
-        torch.save({**state, "ema": small}, self.arguments.output / f"{self.stage.name}-ema16.pt")
+        torch.save({**progress, "ema": small}, self.arguments.output / "averaged.pt")
 
     def prepare(self) -> None:
         started = time.monotonic()
@@ -190,15 +175,15 @@ class Trainer:
         print(f"material and pool of {self.pool.size} clips: {time.monotonic() - started:.1f} s", flush=True)
 
     def example(self) -> tuple[Tensor, Tensor, Tensor]:
-        stage = self.stage
-        sharp, degraded = self.pool.batch(self.batch, frames=stage.frames, height=stage.height, width=stage.width)
-        shape = (self.batch, 16, (stage.frames - 1) // 4 + 1, stage.height // 8, stage.width // 8)
+        count = self.arguments.batch
+        frames, height, width = self.crop
+        sharp, degraded = self.pool.batch(count, frames=frames, height=height, width=width)
+        shape = (count, 16, (frames - 1) // 4 + 1, height // 8, width // 8)
         return sharp, degraded, torch.randn(shape, device=self.device)
 
     def rate(self) -> float:
-        progress = min(1.0, self.trained_s / (60 * self.arguments.of))
-        stage = self.stage
-        cosine = stage.last_rate + (stage.peak_rate - stage.last_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+        progress = min(1.0, self.trained_s / self.schedule_s)
+        cosine = LAST_RATE + (PEAK_RATE - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
         return cosine * min(1.0, (self.step + 1) / 200)
 
     def autocast(self) -> "torch.autocast | nullcontext[None]":
@@ -206,10 +191,10 @@ class Trainer:
 
     def advance(self) -> Tensor:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.rate() * group["share"]
         example = self.example()
         with self.autocast():
-            loss, _ = self.run(*example)
+            loss: Tensor = self.loss(*example)
         loss.backward()
         frozen = [(p.grad, mask) for p, mask in self.masks if p.grad is not None]
         if frozen:
@@ -222,14 +207,15 @@ class Trainer:
         return loss.detach()
 
     def train(self) -> None:
-        compiled = time.monotonic()
-        for _ in range(3):  # compilation and kernel selection do not count as training time
+        for _ in range(3):  # compilation and kernel selection are not training time
             self.advance()
         self._synchronise()
-        print(f"first steps: {time.monotonic() - compiled:.1f} s", flush=True)
-        limit_s = 60 * min(self.arguments.minutes, self.arguments.of - self.trained_s / 60)
         begun, before_s = time.monotonic(), self.trained_s
-        report_at, losses, seen = 20.0, [], 0
+        limit_s = self.arguments.deadline - self.spent_s()
+        if self.arguments.finish:
+            self.schedule_s = before_s + limit_s
+        print(f"first steps done after {self.spent_s():.0f} s, {limit_s:.0f} s to train", flush=True)
+        report_at, save_at, losses = 20.0, SAVE_EVERY_S, list[Tensor]()
         while (elapsed := time.monotonic() - begun) < limit_s:
             self.trained_s = before_s + elapsed
             losses.append(self.advance())
@@ -238,13 +224,14 @@ class Trainer:
                 self.pool.collect()
                 self.pool.request(self.arguments.refresh)
             if elapsed > report_at:
-                mean = float(torch.stack(losses[seen:]).mean())
-                rate = (len(losses) - seen) / 20
+                mean = float(torch.stack(losses).mean())
                 report = f"{self.trained_s:6.0f} s  step {self.step:6d}  loss {mean:.5f}  lr {self.rate():.1e}"
-                print(f"{report}  {rate:.1f} steps/s", flush=True)
-                report_at, seen = elapsed + 20, len(losses)
+                print(f"{report}  {len(losses) / (elapsed - report_at + 20):.1f} steps/s", flush=True)
+                report_at, losses = elapsed + 20, []
+            if elapsed > save_at:
+                self.save()
+                save_at = elapsed + SAVE_EVERY_S
         self._synchronise()
-        print(f"{self.stage.name}: {len(losses)} steps in {time.monotonic() - begun:.0f} s", flush=True)
 
     @torch.no_grad()
     def examine(self) -> None:
@@ -256,16 +243,14 @@ class Trainer:
             sharp, degraded = self.exam.single(index)
             with self.autocast():
                 condition, _ = self.model.encode(degraded)
-                pictures = {"bicubic": degraded}
-                if self.stage.name == "vae":
-                    pictures["vae of sharp"] = transfer(self.model.decode(self.model.encode(sharp)[0]), sharp)
-                    pictures["vae of degraded"] = transfer(self.model.decode(condition), degraded)
-                else:
-                    noise = torch.randn_like(condition)
-                    restored = self.model.restore(condition, noise)
-                    pictures["restored"] = transfer(self.model.decode(restored), degraded)
-                    again = self.model.restore(condition, torch.randn_like(condition))
-                    totals.setdefault("latent change by seed", []).append(float((again - restored).std()))
+                restored = self.model.restore(condition, torch.randn_like(condition))
+                again = self.model.restore(condition, torch.randn_like(condition))
+                pictures = {
+                    "bicubic": degraded,
+                    "restored": transfer(self.model.decode(restored), degraded),
+                    "vae of sharp": transfer(self.model.decode(self.model.encode(sharp)[0]), sharp),
+                }
+            totals.setdefault("latent change by seed", []).append(float((again - restored).std()))
             totals.setdefault("latent std", []).append(float(condition.std()))
             for name, picture in pictures.items():
                 totals.setdefault(f"{name} dB", []).append(psnr(picture, sharp))
@@ -281,22 +266,23 @@ class Trainer:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("stage", choices=sorted(STAGES))
     parser.add_argument("--data", type=Path, required=True, help="folder written by hack.nano.data")
     parser.add_argument("--library", type=Path, required=True, help="shared library built by hack.nano.codec")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--of", type=float, default=8)
+    parser.add_argument("--output", type=Path, required=True, help="averaged.pt, and state.pt unless --state")
+    parser.add_argument("--state", type=Path, help="folder for state.pt (weights, averages and optimizer, 80 MB)")
+    parser.add_argument("--deadline", type=float, default=570, help="seconds this call may take")
+    parser.add_argument("--of", type=float, default=15, help="minutes of training that the schedule spans")
+    parser.add_argument("--finish", action="store_true", help="end the schedule with this call")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--height", type=int, default=HEIGHT)
+    parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--pool", type=int, default=1024)
     parser.add_argument("--exam", type=int, default=24)
     parser.add_argument("--refresh", type=int, default=8, help="new clips every 20 steps")
-    parser.add_argument("--latent-weight", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--eager", action="store_true", help="do not compile")
-    parser.add_argument("--plain-convolutions", action="store_true", help="the runner's own 3-D convolutions")
     return parser.parse_args()
 
 
