@@ -87,7 +87,9 @@ def install(vae: VideoVae, example: Tensor, *, repeats: int = 4) -> dict[str, st
     """Give every layer of `vae` its fastest form for clips like `example`; returns what was chosen."""
     shapes: dict[CausalConv3d, torch.Size] = {}
     hooks = [
-        module.register_forward_pre_hook(lambda layer, inputs: shapes.__setitem__(layer, inputs[0].shape))
+        module.register_forward_pre_hook(
+            lambda layer, inputs: shapes.__setitem__(layer, _padded_shape(layer, inputs[0]))
+        )
         for module in vae.modules()
         if isinstance(module, CausalConv3d)
     ]
@@ -108,9 +110,13 @@ def install(vae: VideoVae, example: Tensor, *, repeats: int = 4) -> dict[str, st
     return {f"{tuple(key[0])} on {key[2]}": f"{form}  {times}" for key, (form, times) in chosen.items()}  # type: ignore[arg-type]
 
 
+def _padded_shape(conv: CausalConv3d, x: Tensor) -> torch.Size:
+    return torch.Size((*x.shape[:3], x.shape[3] + conv.pad_end, x.shape[4] + conv.pad_end))
+
+
 def _whole_clip(form: Form, conv: CausalConv3d, x: Tensor, state: StreamState | None = None) -> Tensor:
     assert state is None, "training sees whole clips"
-    return form(conv, x)
+    return form(conv, F.pad(x, (0, conv.pad_end, 0, conv.pad_end)) if conv.pad_end else x)
 
 
 def _fastest(conv: CausalConv3d, shape: torch.Size, repeats: int) -> tuple[str, str]:

@@ -17,12 +17,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig, dit_3b_rules
+from restoration_runner.models.seedvr2.config import MODELS, DitConfig
 from restoration_runner.models.seedvr2.dit import Layouts, NaDiT
 from restoration_runner.models.seedvr2.vae import VideoVae, posterior
 
-DIT = dit_3b_rules(width=192, heads=6, head_dim=32, layers=5, separate_layers=1, text_width=128, expand_ratio=2)
-VAE = VaeConfig(channels=(8, 16, 32, 64), groups=4)
+NAME = "seedvr2-nano"
+DIT, VAE = MODELS[NAME].dit, MODELS[NAME].vae
 TEXT_TOKENS = 8
 TIMESTEP = 1000.0
 
