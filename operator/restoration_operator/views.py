@@ -13,7 +13,8 @@ UID_LABEL = "videorestoration.dev/uid"
 EXECUTION_LABEL = "videorestoration.dev/execution"
 ROLE_LABEL = "videorestoration.dev/role"
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
-"""Set on every pod by the Job controller."""
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""Both set on every pod by the Job controller; they outlive an orphaning delete of the Job, the owner does not."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "vr-operator"
 """Value of the managed-by label, and the field manager of every status apply."""
@@ -119,6 +120,7 @@ class PodView:
     restoration_uid: str
     execution: int
     job_name: str
+    job_uid: str
     phase: str
     reason: str
     message: str
@@ -156,8 +158,8 @@ class PodView:
             uid=meta["uid"],
             restoration_uid=labels.get(UID_LABEL, ""),
             execution=_number(labels.get(EXECUTION_LABEL)),
-            # The label outlives an orphaning delete of the Job, the owner reference does not.
             job_name=labels.get(JOB_NAME_LABEL) or _controller(meta).get("name", ""),
+            job_uid=labels.get(JOB_UID_LABEL) or _controller(meta).get("uid", ""),
             phase=status.get("phase", ""),
             reason=status.get("reason", ""),
             message=status.get("message", ""),

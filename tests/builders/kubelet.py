@@ -129,6 +129,12 @@ class Kubelet:
         with suppress(RefusedError):
             await self._api.call("DELETE", path, {"gracePeriodSeconds": 0})
 
+    async def go_silent(self) -> None:
+        """The node stops answering: what is deleted stays, and its condition says so."""
+        self.obedient = False
+        gone = {**_true("Ready"), "status": "Unknown", "reason": "NodeStatusUnknown", "message": "played by a test"}
+        await self._api.merge(f"/api/v1/nodes/{self.node}/status", {"status": {"conditions": [gone]}})
+
     # What it does by itself.
 
     async def _run(self) -> None:

@@ -107,6 +107,7 @@ def pod(container: Running | Waiting | Terminated | None = None, **changes: Any)
         restoration_uid=UID,
         execution=1,
         job_name=job_name("clip", UID, execution=1),
+        job_uid=JOB_UID,
         phase=phase,
         reason="",
         message="",

@@ -1,10 +1,9 @@
-"""The real operator as a process: started from the installed command, ended by SIGKILL or SIGTERM."""
+"""The real operator as a process: started as users start it, ended by SIGKILL or SIGTERM."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -21,20 +20,16 @@ BUILTIN_PROFILE: dict[str, Any] = {
 
 
 class OperatorProcess:
-    """One operator for one namespace; an async context manager that leaves no process behind."""
+    """One operator; a context manager that leaves no process behind."""
 
-    def __init__(self, folder: Path, *, server: str, namespace: str, token: str | None = None, **settings: str) -> None:
+    def __init__(self, folder: Path, *, kubeconfig: Path, **settings: str) -> None:
         """`settings` are environment variables without their prefix: `poll_seconds="0.2"`."""
         self._log = folder / "operator.log"
-        kubeconfig = folder / "operator.kubeconfig"
-        kubeconfig.write_text(yaml.safe_dump(_kubeconfig(server, token)))
         profile = folder / "profile.yaml"
-        if not profile.exists():
-            profile.write_text(yaml.safe_dump(BUILTIN_PROFILE))
+        profile.write_text(yaml.safe_dump(BUILTIN_PROFILE))
         defaults = {
             "runner_image": "runner:1",
             "default_profile_file": str(profile),
-            "watch_namespaces": namespace,
             "http_host": "127.0.0.1",
             "http_port": "0",
             "poll_seconds": "0.3",
@@ -44,42 +39,41 @@ class OperatorProcess:
             "KUBECONFIG": str(kubeconfig),
             **{f"VR_{key.upper()}": value for key, value in (defaults | settings).items()},
         }
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
-    async def __aenter__(self) -> Self:
-        await self.start()
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
-    async def __aexit__(self, *exception: object) -> None:
-        await self.kill()
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start it; returns at once."""
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "restoration_operator", env=self._environment, stderr=log, stdout=log
-            )
+            command = [sys.executable, "-m", "restoration_operator"]
+            self._process = subprocess.Popen(command, env=self._environment, stderr=log, stdout=log)
 
     async def synced(self) -> None:
         """Wait until it knows the cluster."""
 
         async def said() -> bool:
-            assert self._process is not None and self._process.returncode is None, self.log
+            assert self._process is not None and self._process.poll() is None, self.log
             return '"synced"' in self.log
 
         await eventually(said, what="the operator has synced")
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """SIGKILL: no chance to finish anything."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
-            await self._process.wait()
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
-    async def terminate(self) -> int:
+    def terminate(self) -> int:
         """SIGTERM; returns the exit status."""
         assert self._process is not None
         self._process.terminate()
-        return await self._process.wait()
+        return self._process.wait(timeout=60)
 
     @property
     def log(self) -> str:
@@ -87,12 +81,16 @@ class OperatorProcess:
         return self._log.read_text() if self._log.exists() else ""
 
 
-def _kubeconfig(server: str, token: str | None) -> dict[str, Any]:
-    return {
+def plain_kubeconfig(folder: Path, server: str) -> Path:
+    """For a server that asks for no credentials: the proxy."""
+    file = folder / "proxy.kubeconfig"
+    document = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": server}}],
-        "users": [{"name": "test", "user": {"token": token} if token else {}}],
+        "users": [{"name": "test", "user": {}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
     }
+    file.write_text(yaml.safe_dump(document))
+    return file

@@ -7,7 +7,7 @@ its answer is held after, and the operator is killed while it waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -49,6 +49,8 @@ class Proxy:
         """Number of the write whose answer must not reach the operator."""
         self.held = asyncio.Event()
         self.fault: Fault | None = None
+        self.before_forwarding: Callable[[web.Request, bytes], Awaitable[None]] | None = None
+        """Called with every request that is about to be forwarded."""
         self.url = ""
         self._started = 0
 
@@ -90,6 +92,8 @@ class Proxy:
             answer = self.fault(request, self._started if number is None else number)
             if answer is not None:
                 return await answer if asyncio.iscoroutine(answer) else answer
+        if self.before_forwarding is not None:
+            await self.before_forwarding(request, body)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _NOT_FORWARDED}
         async with self._session.request(
             request.method, f"{self._api.url}{request.rel_url}", data=body or None, headers=headers

@@ -326,4 +326,7 @@ def _live_spec(seen: Observation) -> ProfileSpec | None:
 
 def _lost_at(seen: Observation, pod: PodView | None, now: datetime) -> datetime | None:
     due = pod.deletion_due if pod is not None else None
-    return None if due is None else max(execution.lost_at(seen, due), now + LOOK_AT_NODE_AGAIN)
+    if due is None:
+        return None
+    lost_at = execution.lost_at(seen, due)
+    return lost_at if lost_at > now else now + LOOK_AT_NODE_AGAIN

@@ -69,9 +69,12 @@ def situation(seen: Observation, now: datetime) -> Situation:
     if number == 0 or (entry is not None and entry.end_time is not None):
         return Idle()
     job = next((job for job in seen.jobs if job.name == status.job_name), None)
-    if job is None and entry is None:
-        return Reserved(number)
     pods = [pod for pod in seen.pods if pod.job_name == status.job_name]
+    if job is not None:
+        # Of a Job that a stranger deleted before it was recorded, and that was made again, pods may be remembered.
+        pods = [pod for pod in pods if pod.job_uid == job.uid]
+    if job is None and entry is None and not pods:
+        return Reserved(number)
     pod = newest(pods)
     if job is None or job.end is not None:
         return _over(seen, job, pods, now)

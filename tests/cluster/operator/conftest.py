@@ -1,29 +1,83 @@
-"""The operator as a process, behind a proxy, against a real control plane; the node is played by the test."""
+"""The operator as a process against a real control plane; the node is played by the test.
+
+The control plane is these tests' own: they need the CRDs for as long as they run, an audit log, and an operator that
+has no more rights than the chart gives it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from hack.cluster.controlplane import ControlPlane
 from tests.builders.chart import cluster_role_rules
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import ApiServer
-from tests.builders.operator_process import OperatorProcess
+from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import Proxy
 
-FORBIDDEN = 403
+ROOT = Path(__file__).resolve().parents[3]
+NAME = "restoration-operator"
+SYSTEM = "operator-system"
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "Metadata", "users": [f"system:serviceaccount:{SYSTEM}:{NAME}"]},
+        {"level": "None"},
+    ],
+}
 
 
 @pytest.fixture(scope="session")
-def crds(control_plane: ControlPlane) -> None:
-    control_plane.kubectl("apply", "--filename", "crds/")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", "crds/")
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the operator of `rights` has asked for, one JSON document a line."""
+    return tmp_path_factory.mktemp("audit") / "audit.log"
+
+
+@pytest.fixture(scope="session")
+def control_plane(cluster_binaries: None, audit_log: Path) -> Iterator[ControlPlane]:
+    policy = audit_log.with_name("policy.yaml")
+    policy.write_text(yaml.safe_dump(AUDIT_POLICY))
+    flags = [f"--audit-policy-file={policy}", f"--audit-log-path={audit_log}"]
+    with ControlPlane(api_server_flags=flags) as running:
+        running.kubectl("apply", "--filename", ROOT / "crds")
+        running.kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", ROOT / "crds")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def rights(control_plane: ControlPlane) -> Path:
+    """A kubeconfig of a service account that may do exactly what the chart's ClusterRole says."""
+    control_plane.create_namespace(SYSTEM)
+    group = {"apiGroup": "rbac.authorization.k8s.io"}
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": SYSTEM}
+    objects = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": SYSTEM}},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": NAME},
+            "rules": cluster_role_rules(),
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": NAME},
+            "roleRef": group | {"kind": "ClusterRole", "name": NAME},
+            "subjects": [subject],
+        },
+    ]
+    control_plane.kubectl("apply", "--filename=-", stdin="\n---\n".join(json.dumps(body) for body in objects))
+    return control_plane.service_account_kubeconfig(namespace=SYSTEM, name=NAME)
 
 
 @pytest.fixture
-async def api(control_plane: ControlPlane, crds: None) -> AsyncIterator[ApiServer]:
+async def api(control_plane: ControlPlane) -> AsyncIterator[ApiServer]:
     async with ApiServer(control_plane.kubeconfig) as connected:
         yield connected
 
@@ -34,30 +88,24 @@ async def kubelet(api: ApiServer) -> AsyncIterator[Kubelet]:
         yield playing
 
 
-@pytest.fixture(scope="session")
-def operators_kubeconfig(control_plane: ControlPlane) -> Path:
-    """An identity with the rights that the chart gives the operator, and no others."""
-    role = {"metadata": {"name": "as-the-chart-says"}, "rules": cluster_role_rules()}
-    binding = {
-        "metadata": {"name": "as-the-chart-says"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "as-the-chart-says"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}],
-    }
-    control_plane.api.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", role)
-    control_plane.api.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
-    return control_plane.user_kubeconfig("operator")
-
-
 @pytest.fixture
-async def proxy(operators_kubeconfig: Path, crds: None) -> AsyncIterator[Proxy]:
-    async with ApiServer(operators_kubeconfig) as operators_rights, Proxy(operators_rights) as listening:
+async def proxy(api: ApiServer) -> AsyncIterator[Proxy]:
+    async with Proxy(api) as listening:
         yield listening
-        forbidden = [f"{method} {path}" for method, path, status in listening.requests if status == FORBIDDEN]
-        assert not forbidden, f"the chart's ClusterRole lacks rights for {forbidden}"
+
+
+@pytest.fixture(scope="module")
+def shared_operator(rights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """One operator for all namespaces, with the chart's rights; for tests that do not harm it."""
+    folder = tmp_path_factory.mktemp("operator")
+    with OperatorProcess(folder, kubeconfig=rights, lost_node_seconds="1") as running:
+        yield running
 
 
 @pytest.fixture
 async def operator(proxy: Proxy, namespace: str, tmp_path: Path) -> AsyncIterator[OperatorProcess]:
-    async with OperatorProcess(tmp_path, server=proxy.url, namespace=namespace) as running:
+    """An operator for one namespace, behind the proxy."""
+    kubeconfig = plain_kubeconfig(tmp_path, proxy.url)
+    with OperatorProcess(tmp_path, kubeconfig=kubeconfig, watch_namespaces=namespace) as running:
         await running.synced()
         yield running

@@ -13,9 +13,10 @@ import pytest
 from tests.builders import outcomes
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import ApiServer, Json, condition, eventually
-from tests.builders.operator_process import OperatorProcess
+from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import Proxy
 
+pytestmark = pytest.mark.xdist_group("operator-crashes")
 WRITES = ("reservation", "snapshot", "job", "job seen", "running", "end", "ttl")
 
 
@@ -54,15 +55,16 @@ async def test_killed_at_every_write(
     api: ApiServer, kubelet: Kubelet, proxy: Proxy, namespace: str, tmp_path: Path, number: int, moment: str
 ) -> None:
     setattr(proxy, f"hold_{moment}", number)
-    async with OperatorProcess(tmp_path, server=proxy.url, namespace=namespace) as operator:
+    kubeconfig = plain_kubeconfig(tmp_path, proxy.url)
+    with OperatorProcess(tmp_path, kubeconfig=kubeconfig, watch_namespaces=namespace) as operator:
         await api.apply(namespace)
         watcher = Watcher(api, namespace)
         watching = asyncio.create_task(watcher.run())
         playing = asyncio.create_task(play(api, kubelet, namespace))
         await asyncio.wait_for(proxy.held.wait(), timeout=60)
-        await operator.kill()
+        operator.kill()
         proxy.release()
-        await operator.start()
+        operator.start()
         await playing
         body = await api.finished(namespace)
         await api.job_ttl(namespace, 3600)
@@ -89,9 +91,10 @@ async def test_two_operators_at_once_create_one_job(
     first_folder, second_folder = tmp_path / "first", tmp_path / "second"
     first_folder.mkdir()
     second_folder.mkdir()
-    async with (
-        OperatorProcess(first_folder, server=proxy.url, namespace=namespace) as first,
-        OperatorProcess(second_folder, server=proxy.url, namespace=namespace) as second,
+    kubeconfig = plain_kubeconfig(tmp_path, proxy.url)
+    with (
+        OperatorProcess(first_folder, kubeconfig=kubeconfig, watch_namespaces=namespace) as first,
+        OperatorProcess(second_folder, kubeconfig=kubeconfig, watch_namespaces=namespace) as second,
     ):
         await first.synced()
         await second.synced()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
+import pytest
 from aiohttp import web
 from tests.builders import outcomes
 from tests.builders.kubelet import Kubelet
@@ -15,6 +16,7 @@ from tests.builders.proxy import Proxy
 
 from restoration_api.outcome import FailureReason, Progress, Stage
 
+pytestmark = pytest.mark.xdist_group("operator")
 ALL_CONDITIONS = {"Accepted", "Scheduled", "Suspended", "Succeeded", "Finished", "Reconciling", "Stalled"}
 WRITES_PER_RESTORATION = 7
 """Reservation, ConfigMap, Job, Job seen, running, end, Job's TTL."""

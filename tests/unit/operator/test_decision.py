@@ -233,10 +233,11 @@ class TestFollow:
         before = observe(at_work(), jobs=[job()], pods=[stuck])
         seen, decision = settle(before, at(389))
         assert not decision.looks
-        assert decision.wake_at is not None
+        assert decision.wake_at == at(390)
         _, decision = settle(seen, at(390))
         assert decision.looks == (LookAtNode("node-1"),)
         alive, decision = settle(replace(seen, nodes_ready={"node-1": True}), at(390))
+        assert decision.wake_at == at(420)
         assert condition(alive, "Finished")[0] == "False"
         lost, _ = settle(replace(seen, nodes_ready={"node-1": False}), at(390))
         assert condition(lost, "Succeeded") == ("False", "NodeLost")
