@@ -1,5 +1,6 @@
 """Every input that cannot be restored exactly ends in one sentence that names it, what was found, and a remedy."""
 
+import random
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -231,12 +232,56 @@ def facts(**changes: object) -> VideoFacts:
     return plain.model_copy(update=changes)
 
 
-def scanned(*, time_base: str = "1/25", damaged_packets: int = 0, interlaced_frames: int = 0) -> Scan:
+def scanned(
+    *,
+    time_base: str = "1/25",
+    damaged_packets: int = 0,
+    interlaced_frames: int = 0,
+    unusable_sound: tuple[int, ...] = (),
+) -> Scan:
     return Scan(
         timestamps=Timestamps(time_base=time_base, first=0, last_duration=1),
         damaged_packets=damaged_packets,
         interlaced_frames=interlaced_frames,
+        unusable_sound=unusable_sound,
     )
+
+
+def test_an_empty_track_of_sound_is_refused(tmp_path: Path) -> None:
+    source = clips.write(tmp_path / "in.mkv", Clip(frames=5, sounds=(Sound(seconds=0.3), Sound(seconds=0))))
+    assert "its sound (stream 2) is empty" in refusal(source)
+
+
+def test_subtitles_that_last_longer_than_the_picture_do_not_look_like_a_cut_off_file(tmp_path: Path) -> None:
+    source = clips.write(tmp_path / "plain.mkv", Clip(frames=10))
+    text = tmp_path / "in.srt"
+    text.write_text("1\n00:00:08,000 --> 00:00:30,000\nThe end\n")
+    clips.ffmpeg("-i", source, "-i", text, "-c", "copy", "-c:s", "srt", tmp_path / "in.mkv")
+    assert accept(tmp_path / "in.mkv").frames == 10
+
+
+def test_a_title_in_another_encoding_is_read(tmp_path: Path) -> None:
+    source = clips.write(tmp_path / "plain.avi", Clip(frames=3, codec="mpeg4"))
+    clips.ffmpeg("-i", source, "-c", "copy", "-metadata", "title=Xrger", tmp_path / "in.avi")
+    (tmp_path / "in.avi").write_bytes((tmp_path / "in.avi").read_bytes().replace(b"Xrger", b"\xc4rger"))
+    assert accept(tmp_path / "in.avi").frames == 3
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])
+def test_a_few_changed_bytes_never_end_in_anything_but_a_sentence(tmp_path: Path, suffix: str) -> None:
+    tone = Sound(codec="mp2", sample_format="s16", seconds=0.3)
+    base = clips.write(tmp_path / f"base.{suffix}", Clip(frames=8, codec="mpeg4", sounds=(tone,))).read_bytes()
+    rng = random.Random(suffix)
+    for _ in range(12):
+        data = bytearray(base)
+        for _ in range(rng.choice((1, 20, 200))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path = tmp_path / f"in.{suffix}"
+        path.write_bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+        try:
+            accept(path)
+        except RestorationError as error:
+            assert error.reason is FailureReason.INVALID_INPUT and error.message.startswith(f"{NAME}: ")
 
 
 ROWS: dict[str, VideoFacts | Scan] = {
@@ -257,6 +302,7 @@ ROWS: dict[str, VideoFacts | Scan] = {
     "encrypted": facts(traits=("encrypted",)),
     "interlaced frames": scanned(interlaced_frames=1),
     "damage": scanned(damaged_packets=1),
+    "sound": scanned(unusable_sound=(1,)),
     "clock": scanned(time_base="1/4294967295"),
 }
 

@@ -27,6 +27,11 @@ CASES: dict[str, tuple[str, Clip, int]] = {
         Clip(frames=7, stamps=[0, 33, 80, 81, 120, 400, 433], time_base=Fraction(1, 1000)),
         3,
     ),
+    "variable rate with a long end": (
+        "mkv",
+        Clip(frames=15, stamps=[*range(0, 520, 40), 560, 3000], time_base=Fraction(1, 1000), options={"bf": "3"}),
+        2,
+    ),
     "no B-frames": ("mp4", Clip(options={"bf": "0"}), 3),
     "picture half a second late": ("mp4", Clip(start=Fraction(1, 2), sounds=(Sound(),)), 2),
     "sound a quarter of a second late": ("mp4", Clip(sounds=(Sound(delay=Fraction(1, 4)),)), 2),

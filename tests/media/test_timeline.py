@@ -7,7 +7,7 @@ import pytest
 from tests.media.test_refused import facts
 
 from restoration_api.ledger import StreamFacts, Timestamps, VideoFacts
-from restoration_runner.video.timeline import constant_rate, timeline
+from restoration_runner.video.timeline import Timeline, constant_rate, decoding_lead, timeline
 
 FILM = Fraction(24000, 1001)
 MS = Fraction(1, 1000)
@@ -88,6 +88,28 @@ def test_the_first_kept_stream_starts_at_zero(picture: int, sound: str | None, s
     )
     found = timeline(*plan([picture, picture + 1], Fraction(1, 25), last=1, streams=streams), kept=(1,))
     assert found.ticks[0] == shift * 400
+
+
+@pytest.mark.parametrize(
+    ("stamps", "last", "delay", "last_rank", "expected"),
+    [
+        ([0, 40, 80, 120, 160], 40, 2, 3, 40),
+        ([0, 40, 80, 120, 160], 40, 0, 4, 0),
+        ([0, 40, 80, 160, 240], 40, 2, 3, 60),
+        ([0, 40, 80, 160, 240], 4000, 2, 3, 2040),
+        ([0, 10, 20, 500, 510], 10, 1, 4, 10),
+    ],
+)
+def test_the_tracks_length_reaches_the_end_of_the_last_frame(
+    stamps: list[int], last: int, delay: int, last_rank: int, expected: int
+) -> None:
+    """Sum of the decoding times' differences and of the last decoded frame's length, as MP4 counts it."""
+    times = Timeline(ticks_per_second=1000, ticks=tuple(stamps), last_duration=last, origin=Fraction(0), rate=None)
+    lead = decoding_lead(times, delay=delay, last_rank=last_rank)
+    assert lead == expected
+    ends = [*stamps[1:], stamps[-1] + last]
+    length = stamps[len(stamps) - 1 - delay] + delay * lead + ends[last_rank] - stamps[last_rank]
+    assert length >= ends[-1]
 
 
 def test_the_timeline_is_a_function_of_what_the_plan_holds() -> None:

@@ -40,7 +40,7 @@ def probe(path: Path, *, name: str | None = None) -> dict[str, Any]:
         raise invalid(called, f"ffprobe did not finish within {PROBE_SECONDS} seconds; the file is damaged.") from error
     if code != 0:
         raise invalid(
-            called, f"is not a video that can be read ({_last_line(err, path)}). Check that the upload is complete."
+            called, f"is not a video that can be read ({_verdict(err, path)}). Check that the upload is complete."
         )
     if len(out) > MOST_PROBE_BYTES:
         raise invalid(called, "describes itself in more than 4 MiB of text; remove its metadata and try again.")
@@ -64,7 +64,7 @@ def psnr(reference: Path, other: Path, *, pixel_format: str, timeout_seconds: fl
     code, _, err = _run(graph.compile(), timeout_seconds=timeout_seconds)
     match = re.search(r"average:(inf|[0-9.]+)", err)
     if code != 0 or match is None:
-        raise invalid(other.name, f"cannot be compared with {reference.name} ({_last_line(err, other)}).")
+        raise invalid(other.name, f"cannot be compared with {reference.name} ({_verdict(err, other)}).")
     return float(match.group(1))
 
 
@@ -86,8 +86,9 @@ def _run(command: list[str], *, timeout_seconds: float) -> tuple[int, str, str]:
     return done.returncode, texts[0], texts[1]
 
 
-def _last_line(text: str, path: Path) -> str:
-    """The last thing FFmpeg said, without the path of our temporary copy."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    last = lines[-1] if lines else "ffprobe said nothing"
-    return last.replace(location(path), "").replace(str(path), "").lstrip(": ")[:200]
+def _verdict(text: str, path: Path) -> str:
+    """What FFmpeg said of the file as a whole, without the path of our temporary copy; not what a decoder mumbled."""
+    for line in reversed(text.splitlines()):
+        if line.startswith(location(path)):
+            return line.removeprefix(location(path)).strip(": ")[:200]
+    return "ffprobe gave no reason"

@@ -8,6 +8,7 @@ that streams the file never has to look ahead, and memory does not grow with the
 import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.video.sound import sound_packets
 from restoration_runner.video.source import location, media_errors, open_media
-from restoration_runner.video.timeline import Timeline
+from restoration_runner.video.timeline import Timeline, decoding_lead
 from restoration_runner.video.write import tag
 
 METADATA_LEFT_OUT: Final = frozenset(
@@ -63,7 +64,7 @@ def join(
         RestorationError: `VerificationFailed`, when the segments do not fit together or hold another number of frames
             than the timeline; `InvalidInput`, when the input's sound cannot be read.
     """
-    delay = _check_segments(segments, frames=len(timeline.ticks))
+    order = _check_segments(segments, frames=len(timeline.ticks))
     clock = timeline.ticks_per_second
     options = {
         "fflags": "+bitexact",
@@ -79,20 +80,33 @@ def join(
         video = _add_video(container, first, given.streams[facts.stream_index], color, Fraction(1, clock))
         sounds = [(given.streams[index], _add_copy(container, given.streams[index])) for index in kept]
         _carry_metadata(container, given, timeline)
-        runs = [_video_packets(segments, video, timeline, delay)]
+        runs = [_video_packets(segments, video, timeline, order)]
         runs += [_copied_packets(source, old.index, new, timeline.origin, name) for old, new in sounds]
-        for _, _, packet in heapq.merge(*runs, key=lambda item: item[:2]):
-            container.mux(packet)
+        try:
+            for _, _, packet in heapq.merge(*runs, key=lambda item: item[:2]):
+                container.mux(packet)
+        except av.error.FFmpegError as error:
+            raise RestorationError(
+                FailureReason.VERIFICATION_FAILED, f"the output cannot be assembled ({error.strerror})."
+            ) from error
 
 
-def _check_segments(segments: Sequence[Path], *, frames: int) -> int:
-    """Check that the segments are one stream cut in pieces; returns the decoding delay in frames.
+@dataclass(frozen=True)
+class _Order:
+    """How far decoding runs ahead of showing.
 
-    The delay is how many packets later a frame is decoded than it is shown, over all segments: one number for the
-    whole file, so that decoding times never step back at a border.
+    `delay` is by how many packets, over all segments: one number for the whole file, so that decoding times never step
+    back at a border. `last_rank` is the rank of the frame that is decoded last.
     """
+
+    delay: int
+    last_rank: int
+
+
+def _check_segments(segments: Sequence[Path], *, frames: int) -> _Order:
+    """Check that the segments are one stream cut in pieces."""
     extradata: bytes | None = None
-    delay = total = 0
+    delay = total = last_rank = 0
     for path in segments:
         with _open_segment(path) as container:
             stream = container.streams.video[0]
@@ -106,12 +120,13 @@ def _check_segments(segments: Sequence[Path], *, frames: int) -> int:
                 )
             ranks = _ranks(container, stream)
         delay = max([delay, *(position - rank for position, rank in enumerate(ranks))])
+        last_rank = total + ranks[-1] if ranks else last_rank
         total += len(ranks)
     if total != frames:
         raise RestorationError(
             FailureReason.VERIFICATION_FAILED, f"the segments hold {total} frames, the plan says {frames}."
         )
-    return delay
+    return _Order(delay, last_rank)
 
 
 @contextmanager
@@ -169,7 +184,7 @@ def _carry_metadata(container: OutputContainer, given: InputContainer, timeline:
     chapters: list[Any] = []
     for chapter in given.chapters():
         shift = round(timeline.origin / chapter["time_base"]) if chapter["time_base"] else 0
-        chapters.append({**chapter, "start": chapter["start"] - shift, "end": chapter["end"] - shift})
+        chapters.append({**chapter, "start": max(0, chapter["start"] - shift), "end": chapter["end"] - shift})
     if chapters:
         container.set_chapters(chapters)
 
@@ -178,11 +193,10 @@ Timed = tuple[Fraction, int, "Packet[Stream]"]
 """(decoding time in seconds, output stream, packet): the order of packets in the file."""
 
 
-def _video_packets(segments: Sequence[Path], stream: Stream, timeline: Timeline, delay: int) -> Iterator[Timed]:
+def _video_packets(segments: Sequence[Path], stream: Stream, timeline: Timeline, order: _Order) -> Iterator[Timed]:
     ticks, time_base = timeline.ticks, Fraction(1, timeline.ticks_per_second)
     ends = (*ticks[1:], ticks[-1] + timeline.last_duration)
-    # Before the first frame is shown, `delay` packets are decoded: they get times before it, a frame's length apart.
-    lead = ends[0] - ticks[0]
+    lead = decoding_lead(timeline, delay=order.delay, last_rank=order.last_rank)
     base = position = 0
     for path in segments:
         with _open_segment(path) as container:
@@ -192,9 +206,9 @@ def _video_packets(segments: Sequence[Path], stream: Stream, timeline: Timeline,
             packets = (packet for packet in container.demux([container.streams.video[0]]) if packet.size)
             for packet, rank in zip(packets, ranks, strict=True):
                 frame = base + rank
-                early = delay - position
+                early = order.delay - position
                 packet.pts = ticks[frame]
-                packet.dts = ticks[0] - early * lead if early > 0 else ticks[position - delay]
+                packet.dts = ticks[0] - early * lead if early > 0 else ticks[position - order.delay]
                 packet.duration = ends[frame] - ticks[frame]
                 packet.time_base = time_base
                 packet.stream = stream
@@ -258,15 +272,16 @@ class _SampleClock:
         self._frame = Fraction(context.frame_size or 0, context.sample_rate)
         self._tick = stream.time_base or Fraction(0)
         self._next: Fraction | None = None
+        self._least: Fraction | None = None
 
     def place(self, seconds: Fraction, duration: Fraction) -> tuple[Fraction, Fraction]:
         """(time, duration) of the next packet, in seconds, from what the container says of it."""
-        if not self._frame or abs(duration - self._frame) > self._tick:
-            self._next = None
-            return seconds, duration
-        # Twice the tick: this packet's time was rounded, and so was the time of the packet that the count began with.
-        if self._next is None or abs(seconds - self._next) >= 2 * self._tick:
-            self._next = seconds
-        place = self._next
-        self._next += self._frame
-        return place, self._frame
+        if self._frame and abs(duration - self._frame) <= self._tick:
+            duration = self._frame
+            # Twice the tick: this packet's time was rounded, and so was that of the packet the count began with.
+            if self._next is not None and abs(seconds - self._next) < 2 * self._tick:
+                seconds = self._next
+        # Times that step back a little are nudged on; `scan` refused files in which they step back by more.
+        seconds = max(seconds, self._least) if self._least is not None else seconds
+        self._next, self._least = seconds + duration, seconds + self.time_base
+        return seconds, duration

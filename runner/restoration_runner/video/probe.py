@@ -13,7 +13,15 @@ from av.video.frame import VideoFrame
 
 from restoration_api.ledger import ColorFacts, StreamFacts, VideoFacts
 from restoration_runner.video import colour, ffmpeg_cli, tags
-from restoration_runner.video.source import MOST_PIXELS, display_name, invalid, media_errors, open_media, video_stream
+from restoration_runner.video.source import (
+    MOST_PIXELS,
+    display_name,
+    invalid,
+    media_errors,
+    open_media,
+    packets,
+    video_stream,
+)
 from restoration_runner.video.streams import CHAPTER_TITLES, CLOSED_CAPTIONS
 
 ONE: Final = 1 << 16
@@ -98,9 +106,9 @@ def _first_frame(path: Path, index: int, called: str) -> VideoFrame:
             raise invalid(called, "has a video codec that this runner cannot decode; transcode it to H.264 first.")
         stream = video_stream(container, index)
         with media_errors(called):
-            for packet in container.demux(stream):
+            for packet in packets(container, stream):
                 try:
-                    frames = packet.decode()
+                    frames = stream.decode(packet)
                 except av.error.InvalidDataError:
                     continue  # `scan` counts the damage; here one good frame is enough
                 if frames:
@@ -184,13 +192,21 @@ def _stream_facts(stream: dict[str, Any]) -> StreamFacts:
     return StreamFacts(
         index=stream["index"],
         type=stream.get("codec_type", tags.UNSPECIFIED),
-        codec=CHAPTER_TITLES if _is_chapter_track(stream) else stream.get("codec_name", tags.UNSPECIFIED),
+        codec=_codec(stream),
         language=said.get("language"),
         title=said.get("title"),
         default=bool(stream.get("disposition", {}).get("default")),
         attached_picture=bool(stream.get("disposition", {}).get("attached_pic")),
         start=_start(stream),
     )
+
+
+def _codec(stream: dict[str, Any]) -> str:
+    if _is_chapter_track(stream):
+        return CHAPTER_TITLES
+    if stream.get("codec_type") == "audio" and not (int(stream.get("sample_rate", 0)) and stream.get("channels")):
+        return tags.UNSPECIFIED  # a damaged header: without rate or channels no container takes it
+    return str(stream.get("codec_name", tags.UNSPECIFIED))
 
 
 def _is_chapter_track(stream: dict[str, Any]) -> bool:

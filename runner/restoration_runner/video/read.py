@@ -20,7 +20,7 @@ from torch import Tensor
 from restoration_api.ledger import Timestamps, VideoFacts
 from restoration_runner.video import pixels
 from restoration_runner.video.pixels import PixelLayout
-from restoration_runner.video.source import display_name, invalid, media_errors, open_media, video_stream
+from restoration_runner.video.source import display_name, invalid, media_errors, open_media, packets, video_stream
 
 STEPS_BACK_SECONDS: Final = (0, 2, 10, 60)
 """How far before the wanted frame a seek aims, try by try, before the file is decoded from its start."""
@@ -88,7 +88,7 @@ def _seek(container: InputContainer, stream: VideoStream, tick: int) -> None:
     """
     try:
         container.seek(tick, stream=stream)
-        for landed in container.demux(stream):
+        for landed in packets(container, stream):
             stamps = [stamp for stamp in (landed.pts, landed.dts) if stamp is not None]
             if stamps:
                 container.seek(min(stamps) - 1, stream=stream)
@@ -99,9 +99,9 @@ def _seek(container: InputContainer, stream: VideoStream, tick: int) -> None:
 
 
 def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    for packet in container.demux(stream):
+    for packet in packets(container, stream):
         try:
-            frames = packet.decode()
+            frames = stream.decode(packet)
         except av.error.InvalidDataError:
             continue  # before the wanted frame it does not matter; after it a frame is missing, which is noticed
         yield from frames

@@ -20,13 +20,17 @@ from av.video.stream import VideoStream
 from restoration_api.ledger import Timestamps, VideoFacts
 from restoration_runner.video import pixels
 from restoration_runner.video.cuts import Cut, CutDetector, signature
-from restoration_runner.video.source import display_name, invalid, media_errors, open_media, video_stream
+from restoration_runner.video.source import display_name, invalid, media_errors, open_media, packets, video_stream
 
 MOST_FRAMES: Final = 10_000_000
 """46 hours at 60 frames a second; the list of times of more would be gigabytes."""
 SHORTFALL_SECONDS: Final = Fraction(1)
 SHORTFALL_SHARE: Final = Fraction(1, 50)
 """A file whose streams all end this much before its header says was cut off while it was written or copied."""
+SOUND_TOLERANCE_SECONDS: Final = Fraction(1, 10)
+"""Sound that steps back by less is nudged on when it is copied; more would be heard as lost synchrony."""
+DURATION_IN_HEADER: Final = frozenset({"mov", "matroska", "avi", "asf", "flv"})
+"""Containers whose header says how long they are; for the others FFmpeg estimates it from the bit rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ class Scan:
         damaged_packets: packets that could not be decoded, or decoded with errors.
         first_damage_frame: rank of the frame at or before which the first damage lies.
         interlaced_frames: frames that are coded as two fields.
+        unusable_sound: indexes of audio streams without packets, or whose time stamps are missing or step back.
     """
 
     timestamps: Timestamps
@@ -46,6 +51,7 @@ class Scan:
     damaged_packets: int = 0
     first_damage_frame: int | None = None
     interlaced_frames: int = 0
+    unusable_sound: tuple[int, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -66,6 +72,17 @@ class _Pass:
     track_end: int | None = None
     video_packets: int = 0
     end: Fraction | None = None
+    sound: dict[int, Fraction] = field(default_factory=dict)
+    unusable_sound: set[int] = field(default_factory=set)
+
+    def listen(self, packet: "Packet[Stream]") -> None:
+        """Note whether the time of a packet of sound follows that of the one before."""
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        before = self.sound.get(packet.stream_index)
+        if stamp is None or (before is not None and stamp * packet.time_base < before - SOUND_TOLERANCE_SECONDS):
+            self.unusable_sound.add(packet.stream_index)
+        if stamp is not None:
+            self.sound[packet.stream_index] = stamp * packet.time_base
 
     def damage(self) -> None:
         self.damaged += 1
@@ -98,6 +115,8 @@ def scan(
         if not seen.stamps:
             raise invalid(called, "has a video stream without a single frame that can be decoded.")
         _refuse_truncated(container, stream, seen, called)
+        silent = {other.index for other in container.streams if other.type == "audio"} - seen.sound.keys()
+        seen.unusable_sound |= silent
         if stream.duration is not None and stream.start_time is not None:
             seen.track_end = stream.start_time + stream.duration
         timestamps = _timestamps(seen, _time_base(stream), facts, called)
@@ -107,15 +126,16 @@ def scan(
         damaged_packets=seen.damaged,
         first_damage_frame=seen.first_damage,
         interlaced_frames=seen.interlaced,
+        unusable_sound=tuple(sorted(seen.unusable_sound)),
     )
 
 
 def _frames(container: InputContainer, stream: VideoStream, seen: _Pass) -> Iterator[VideoFrame]:
     """Decoded frames; packets of other streams only tell where the file ends. A read error ends the file there."""
-    packets = container.demux([other for other in container.streams if other.type in ("video", "audio")])
+    found = packets(container, *(other for other in container.streams if other.type != "attachment"))
     while True:
         try:
-            packet = next(packets, None)
+            packet = next(found, None)
         except av.error.FFmpegError:
             seen.damage()
             packet = None
@@ -124,6 +144,8 @@ def _frames(container: InputContainer, stream: VideoStream, seen: _Pass) -> Iter
         if packet.pts is not None:
             end = (packet.pts + (packet.duration or 0)) * packet.time_base
             seen.end = end if seen.end is None else max(seen.end, end)
+        if packet.stream.type == "audio" and packet.size:
+            seen.listen(packet)
         if packet.stream_index == stream.index and packet.size:
             yield from _decoded(packet, stream, seen)
     yield from _decoded(None, stream, seen)
@@ -217,14 +239,18 @@ def _refuse_truncated(container: InputContainer, stream: VideoStream, seen: _Pas
         raise invalid(
             called,
             f"is cut off: its index lists {stream.frames} frames, only {seen.video_packets} can be read. "
-            "Upload it again.",
+            "Upload it again, or remux it if it is whole.",
         )
-    if container.duration is None or seen.end is None:
+    if (
+        container.duration is None
+        or seen.end is None
+        or DURATION_IN_HEADER.isdisjoint(container.format.name.split(","))
+    ):
         return
     promised = Fraction(container.duration, av.time_base) + Fraction(container.start_time or 0, av.time_base)
     if promised - seen.end > max(SHORTFALL_SECONDS, promised * SHORTFALL_SHARE):
         raise invalid(
             called,
             f"is cut off: its header promises {float(promised):.2f} seconds, its streams end at {float(seen.end):.2f}. "
-            "Upload it again.",
+            "Upload it again, or remux it if it is whole.",
         )

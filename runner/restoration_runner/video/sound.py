@@ -11,13 +11,15 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from restoration_runner.video.source import packets
+
 
 def sound_packets(container: InputContainer, index: int) -> Iterator["Packet[Stream]"]:
     """All packets of stream `index`, in file order."""
     stream = container.streams[index]
     wrapped = stream.codec_context.name == "aac" and not stream.codec_context.extradata
     strip = BitStreamFilterContext("aac_adtstoasc", stream) if wrapped else None
-    for packet in container.demux([stream]):
+    for packet in packets(container, stream):
         if not packet.size:
             continue
         if strip is None:

@@ -13,6 +13,8 @@ from typing import Final
 import av
 import av.error
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from restoration_api.outcome import FailureReason
@@ -77,7 +79,8 @@ def open_media(path: Path, *, name: str | None = None) -> Iterator[InputContaine
         RestorationError: `InvalidInput`, when the file cannot be opened as one of `CONTAINERS`.
     """
     with media_errors(display_name(path, name)):
-        container = av.open(location(path), "r", container_options=dict(FORMAT_OPTIONS))
+        # Titles in other encodings than UTF-8 are common (AVI); they are not worth a failed restoration.
+        container = av.open(location(path), "r", container_options=dict(FORMAT_OPTIONS), metadata_errors="replace")
     try:
         yield container
     finally:
@@ -101,6 +104,18 @@ def _cause(error: av.error.FFmpegError) -> str:
     if isinstance(error, ValueError):
         return "its container is not one of those this runner opens"
     return error.strerror or type(error).__name__
+
+
+def packets(container: InputContainer, *streams: Stream) -> Iterator["Packet[Stream]"]:
+    """Packets of these streams in file order; those of size 0 at the end flush decoders.
+
+    A stream that appears after the start (transport streams announce them whenever they like) is left out. PyAV 18
+    fails on it after the last packet, when it flushes a stream that it does not know.
+    """
+    try:
+        yield from container.demux(list(streams))
+    except IndexError:
+        return
 
 
 def video_stream(container: InputContainer, index: int) -> VideoStream:

@@ -57,8 +57,7 @@ def copied(outcomes: tuple[StreamOutcome, ...]) -> tuple[int, ...]:
 
 def _decide(stream: StreamFacts, facts: VideoFacts, audio: AudioMode) -> StreamOutcome:
     if stream.index == facts.stream_index:
-        lost = "; closed captions inside it are dropped" if CLOSED_CAPTIONS in facts.traits else ""
-        return _outcome(stream, StreamAction.RESTORED, f"{stream.codec} to hevc{lost}")
+        return _outcome(stream, StreamAction.RESTORED, _restored(stream, facts))
     if stream.codec == CHAPTER_TITLES:
         return _outcome(stream, StreamAction.COPIED, "titles of the chapters")
     if stream.type != "audio":
@@ -74,6 +73,16 @@ def _decide(stream: StreamFacts, facts: VideoFacts, audio: AudioMode) -> StreamO
             "leave that track out, or Drop.",
         )
     return _outcome(stream, StreamAction.DROPPED, f"MP4 cannot hold {stream.codec}; transcoding is not done yet")
+
+
+def _restored(stream: StreamFacts, facts: VideoFacts) -> str:
+    """What happens to the video, and what was guessed or lost on the way."""
+    said = [f"{stream.codec} to hevc"]
+    if assumed := [field for field in facts.color.assumed if field != "chromaLocation"]:
+        said.append(f"{', '.join(assumed)} not tagged, taken as {facts.color.matrix} {facts.color.range.value.lower()}")
+    if CLOSED_CAPTIONS in facts.traits:
+        said.append("closed captions inside it are dropped")
+    return "; ".join(said)
 
 
 def _kind(stream: StreamFacts) -> str:

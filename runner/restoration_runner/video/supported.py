@@ -194,6 +194,14 @@ SCAN_REFUSALS: Final = (
         "upload it again, or repair it (for example by transcoding it with ffmpeg)",
     ),
     ScanRefusal(
+        "sound",
+        lambda scan: bool(scan.unusable_sound),
+        lambda scan: (
+            f"its sound (stream {scan.unusable_sound[0]}) is empty, or its time stamps are missing or step back"
+        ),
+        "remux it (for example with ffmpeg -fflags +genpts), or remove that track",
+    ),
+    ScanRefusal(
         "clock",
         lambda scan: Fraction(scan.timestamps.time_base).denominator > MOST_TICKS_PER_SECOND,
         lambda scan: f"its clock has {Fraction(scan.timestamps.time_base).denominator} ticks per second",

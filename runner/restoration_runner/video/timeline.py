@@ -69,6 +69,22 @@ def timeline(timestamps: Timestamps, facts: VideoFacts, *, kept: tuple[int, ...]
     )
 
 
+def decoding_lead(times: Timeline, *, delay: int, last_rank: int) -> int:
+    """Ticks between the decoding times of the packets that are decoded before the first frame is shown.
+
+    A frame's decoding time is the presentation time of the frame `delay` places earlier; the first `delay` packets need
+    times of their own, before that of the first frame. At least a frame's length apart, as an encoder would have it,
+    and so early that the track's length (which MP4 counts in decoding times) reaches the end of the last frame: with a
+    variable rate the frame that is decoded last may be short and the one that is shown last long.
+    """
+    if delay == 0:
+        return 0
+    ends = (*times.ticks[1:], times.ticks[-1] + times.last_duration)
+    natural = ends[0] - times.ticks[0]
+    covered = times.ticks[len(times.ticks) - 1 - delay] + ends[last_rank] - times.ticks[last_rank]
+    return max(natural, -(-(ends[-1] - covered) // delay))
+
+
 def constant_rate(stamps: list[int], time_base: Fraction, frame_rate: str | None) -> Fraction | None:
     """The rate if all times are multiples of its period, rounded to the input's ticks; None for variable rate."""
     candidates = [Fraction(frame_rate)] if frame_rate else []
