@@ -12,9 +12,11 @@ from tests.builders.clips import Clip, Sound
 from tests.e2e.lab import Lab, eventually
 
 SHORT_SEGMENTS = {"execution.segmentFrames": 20}
-CUT = Clip(frames=90, cuts=(40,), sounds=(Sound(seconds=3.6, language="eng"),))
+CUT = Clip(frames=90, width=48, height=32, cuts=(40,), sounds=(Sound(seconds=3.6, language="eng"),))
 VARIABLE = Clip(
     frames=24,
+    width=48,
+    height=32,
     stamps=[0, 10, 15, 40, 41, 60, 90, 100, 130, 150, 151, 190] + [200 + 23 * rank for rank in range(12)],
     time_base=Fraction(1, 600),
     matrix=6,
@@ -71,7 +73,7 @@ def test_variable_frame_rate_keeps_every_timestamp(lab: Lab) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_killed_runner_is_resumed_by_the_same_request(lab: Lab) -> None:
-    source = lab.upload(clips.write(lab.folder / "long.mp4", Clip(frames=121)))
+    source = lab.upload(clips.write(lab.folder / "long.mp4", Clip(frames=121, width=48, height=32)))
     changes = {**SHORT_SEGMENTS, "cleanup.segments": "Retain"}
 
     def finished_segments(folder: str = "") -> dict[str, str]:
