@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from restoration_runner.models.seedvr2 import vae as vae_module
 from restoration_runner.models.seedvr2.config import VaeConfig
 from restoration_runner.models.seedvr2.vae import StreamState, VideoVae
 
@@ -45,6 +46,16 @@ def test_streamed_decoding_equals_whole(
     latent, state = clip(1, 16, 6, 4, 6).contiguous(memory_format=memory_format), StreamState()
     parts = [vae.decode(latent[:, :, a:b], state) for a, b in cuts(6, first, rest)]
     assert (torch.cat(parts, dim=2) - vae.decode(latent)).abs().max() < 1e-5
+
+
+def test_paths_of_cpu_and_gpu_agree(vae: VideoVae, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU runs, PyTorch's own convolutions in NCDHW, run here beside what a CPU runs."""
+    video, latent = clip(1, 3, 9, 16, 24), clip(1, 16, 3, 2, 3)
+    images_last = torch.channels_last_3d
+    on_cpu = vae.encode(video.contiguous(memory_format=images_last)), vae.decode(latent)
+    monkeypatch.setattr(vae_module, "prefers_onednn", lambda _x: False)
+    for fast, plain in zip(on_cpu, (vae.encode(video), vae.decode(latent)), strict=True):
+        assert (fast - plain).abs().max() < 1e-5
 
 
 def test_clips_of_a_batch_do_not_mix(vae: VideoVae) -> None:
