@@ -41,7 +41,7 @@ from restoration_runner.environment import (
 from restoration_runner.errors import RestorationError
 from restoration_runner.inputs import check_unchanged, fetch_input, find_input
 from restoration_runner.models.restorer import Restorer
-from restoration_runner.plan import Found, make_keys, make_plan
+from restoration_runner.plan import Found, make_keys, make_plan, plan_output_size
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.publish import WORK, Destination, Seen
 from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_frames
@@ -203,7 +203,9 @@ class _Job:
         request, name = self._request, self._input.identity.uri
         facts = probe(source, name=name)
         check_supported(facts, name=name)
-        streams.decide(facts, audio=request.output.audio)  # refuses before a frame is decoded
+        # What these two refuse, they refuse before the whole file is decoded.
+        streams.decide(facts, audio=request.output.audio)
+        plan_output_size(request, width=facts.width, height=facts.height)
         seen = scan(source, facts, name=name, on_frame=lambda _: self._stop.check())
         check_supported(facts, seen, name=name)
         color = colour.output_color(facts.color)
@@ -250,6 +252,11 @@ class _Job:
         for index in found:
             self._count_reused(plan.segments[index])
         only = self._context.only
+        if only is not None and max(only) >= len(plan.segments):
+            raise RestorationError(
+                FailureReason.INVALID_PARAMETERS,
+                f"--segments: there is no segment {max(only)}; the plan has {len(plan.segments)}, counted from 0",
+            )
         missing = [s for s in plan.segments if s.index not in found and (only is None or s.index in only)]
         if missing:
             log.info("restoring", missing=len(missing), reused=len(found))
@@ -377,7 +384,10 @@ class _Job:
         output = outcomes.output_outcome(
             self._request.output.uri, manifest=manifest, manifest_uri=work.manifest_uri(), found=hit
         )
-        return outcome.model_copy(update={"reason": "CacheHit", "cache_hit": True, "output": output})
+        segments = len(plan.segments) if plan else 0
+        return outcome.model_copy(
+            update={"reason": "CacheHit", "cache_hit": True, "output": output, "segments_done": segments}
+        )
 
     def _late_manifest(self, hit: ObjectInfo) -> Manifest | None:
         """The manifest that was not written any more after the output was. Only verified files are ever published."""

@@ -123,8 +123,7 @@ def make_plan(
     Raises:
         RestorationError: `InvalidParameters` if the output would be too small or larger than the profile allows.
     """
-    width, height = output_size(request.restoration.target, width=found.video.width, height=found.video.height)
-    check_output_size(request, width=width, height=height)
+    width, height = plan_output_size(request, width=found.video.width, height=found.video.height)
     scenes = make_scenes(found.timestamps.frames, found.cuts)
     grid = make_grid(request.restoration.chunk, request.execution.segment_frames, capabilities)
     return Plan(
@@ -168,12 +167,13 @@ def _even(size: Fraction) -> int:
     return max(2, 2 * ((size + 1) // 2))
 
 
-def check_output_size(request: Request, *, width: int, height: int) -> None:
-    """Refuse what the profile does not allow, before a GPU works for it.
+def plan_output_size(request: Request, *, width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the output for an input of this size, if the profile allows it.
 
     Raises:
         RestorationError: `InvalidParameters`.
     """
+    width, height = output_size(request.restoration.target, width=width, height=height)
     limit = request.limits.max_output_megapixels
     if limit is not None and width * height > limit * 1_000_000:
         raise RestorationError(
@@ -181,6 +181,7 @@ def check_output_size(request: Request, *, width: int, height: int) -> None:
             f"restoration.target: the output would have {width}x{height} pixels, more than the {limit} megapixels that "
             f"the profile's limits.maxOutputMegapixels allow; ask for at most {_side(width, height, limit)}",
         )
+    return width, height
 
 
 def _side(width: int, height: int, megapixels: int) -> str:

@@ -7,6 +7,7 @@ line in the log.
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,10 +27,22 @@ TERMINATION_LOG = Path("/dev/termination-log")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class _Server(ThreadingHTTPServer):
+    """On every address of the pod, whichever family the cluster gives it."""
+
+    daemon_threads = True
+    address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 class ProgressServer:
     """Serves one tracker on a port until closed."""
 
-    def __init__(self, tracker: ProgressTracker, *, port: int, host: str = "") -> None:
+    def __init__(self, tracker: ProgressTracker, *, port: int) -> None:
         registry = CollectorRegistry()
         registry.register(_ProgressCollector(tracker))
 
@@ -55,8 +68,7 @@ class ProgressServer:
             def log_message(self, format: str, *args: object) -> None:
                 """A poll every few seconds is no news."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     @property

@@ -399,7 +399,11 @@ class SimulatedCluster:
     def _make_pod(self, job: Json) -> None:
         count = job["status"].get("pods", 0) + 1
         meta = job["metadata"]
-        labels = {**job["spec"]["template"]["metadata"]["labels"], JOB_NAME_LABEL: meta["name"], JOB_UID_LABEL: meta["uid"]}
+        labels = {
+            **job["spec"]["template"]["metadata"]["labels"],
+            JOB_NAME_LABEL: meta["name"],
+            JOB_UID_LABEL: meta["uid"],
+        }
         owner = {"kind": "Job", "name": meta["name"], "uid": meta["uid"], "controller": True}
         metadata = {"name": f"{meta['name']}-{count}", "namespace": meta["namespace"], "labels": labels}
         pod = {"metadata": metadata | {"ownerReferences": [owner]}, "spec": {}, "status": {"phase": "Pending"}}

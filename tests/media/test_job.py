@@ -24,6 +24,7 @@ from restoration_runner.progress import ProgressTracker
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.restoration.resize import resize
 from restoration_runner.stopping import InterruptedByRequestError, StopSignal
+from restoration_runner.storage.file import FileStore
 from restoration_runner.video import colour, ffmpeg_cli
 from restoration_runner.work import Work
 
@@ -56,7 +57,7 @@ CLIPS: dict[str, tuple[Clip, Choices, list[int]]] = {
 @pytest.mark.parametrize("case", CLIPS)
 def test_an_awkward_clip_keeps_frames_times_size_and_sound(model: Path, tmp_path: Path, case: str) -> None:
     clip, choices, segments = CLIPS[case]
-    source, out = clips.write(tmp_path / "in.mp4", clip), tmp_path / "out.mp4"
+    source, out = clips.write(tmp_path / "in #1 %?ä.mp4", clip), tmp_path / "out #1 %?ä.mp4"
     progress = ProgressTracker()
     request = make_request(source.as_uri(), out.as_uri(), model, choices=choices)
     outcome = run_here(request, progress=progress)
@@ -80,8 +81,6 @@ def test_an_awkward_clip_keeps_frames_times_size_and_sound(model: Path, tmp_path
 
 def work_of(manifest_uri: str | None) -> tuple[Any, str]:
     assert manifest_uri is not None
-    from restoration_runner.storage.file import FileStore
-
     return FileStore(), manifest_uri.removeprefix("file:///").removesuffix("final.json")
 
 
@@ -237,7 +236,10 @@ def test_some_segments_now_the_others_later(model: Path, tmp_path: Path) -> None
     assert (first.result, first.output, first.segments_done) == (Result.SUCCEEDED, None, 1)
     assert first.segments_total is not None
     assert not out.exists()
-    rest = run_here(request, only=frozenset({0, *range(2, 99)}))
+    with pytest.raises(RestorationError, match="--segments: there is no segment 99") as caught:
+        run_here(request, only=frozenset({0, 99}))
+    assert caught.value.exit_code == 11
+    rest = run_here(request, only=frozenset({0, *range(2, first.segments_total)}))
     assert (rest.segments_reused, rest.segments_done) == (1, first.segments_total)
     assert out.exists()
 
@@ -273,6 +275,21 @@ def test_the_same_bytes_on_one_core_and_on_several(model: Path, tmp_path: Path) 
         assert run_killed(request, At("never"), environment={"TEST_CORES": cores}) == 0
         sums.add(hashlib.sha256(out.read_bytes()).hexdigest())
     assert len(sums) == 1
+
+
+def test_what_cannot_be_cleared_up_does_not_fail_finished_work(
+    model: Path, tmp_path: Path, with_restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials that may write but not delete are common."""
+    with_restorer(Identity())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RestorationError(FailureReason.ACCESS_DENIED, "may not delete")
+
+    monkeypatch.setattr(FileStore, "delete", refuse)
+    source, out = clips.write(tmp_path / "in.mp4", Clip(frames=6, width=64, height=64)), tmp_path / "out.mp4"
+    outcome = run_here(make_request(source.as_uri(), out.as_uri(), model))
+    assert (outcome.result, out.exists()) == (Result.SUCCEEDED, True)
 
 
 def test_segments_are_kept_when_asked(model: Path, tmp_path: Path, with_restorer: Any) -> None:

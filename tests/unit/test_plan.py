@@ -11,12 +11,12 @@ from restoration_api.request import Chunk, Limits, Precision, Target
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.restorer import Capabilities
 from restoration_runner.plan import (
-    check_output_size,
     make_grid,
     make_keys,
     make_scenes,
     make_segments,
     output_size,
+    plan_output_size,
     scene_works,
 )
 
@@ -45,12 +45,13 @@ def test_output_size_is_what_was_asked_in_even_pixels(
 
 @pytest.mark.parametrize(("limit", "allowed"), [(None, True), (3, True), (2, False)])
 def test_a_profile_caps_the_output(limit: int | None, allowed: bool) -> None:
-    request = make_request(limits=Limits(max_output_megapixels=limit))
+    choices = Choices(target=Target(short_side=1080))
+    request = make_request(choices=choices, limits=Limits(max_output_megapixels=limit))
     if allowed:
-        check_output_size(request, width=1920, height=1080)
+        assert plan_output_size(request, width=640, height=360) == (1920, 1080)
         return
     with pytest.raises(RestorationError, match=r"restoration.target: .*1920x1080.*maxOutputMegapixels.*shortSide 1060"):
-        check_output_size(request, width=1920, height=1080)
+        plan_output_size(request, width=640, height=360)
 
 
 @pytest.mark.parametrize(
