@@ -41,6 +41,17 @@ CLIPS: dict[str, tuple[Clip, Choices, list[int]]] = {
         Choices(target=Target(scale_factor=1), chunk_frames=9, segment_frames=16),
         [15, 9],
     ),
+    "variable rate, odd size, without colour transfer": (
+        Clip(
+            frames=9,
+            width=62,
+            height=54,
+            stamps=[0, 10, 15, 40, 41, 60, 90, 100, 130],
+            time_base=Fraction(1, 600),
+        ),
+        Choices(target=Target(scale_factor=1), chunk_frames=9, color_correction=ColorCorrection.NONE),
+        [9],
+    ),
     "one frame, enlarged": (
         Clip(frames=1, width=48, height=32),
         Choices(target=Target(short_side=64), chunk_frames=5),
