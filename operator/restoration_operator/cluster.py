@@ -12,8 +12,11 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
     videorestoration.dev  videorestorations             get list watch delete
     videorestoration.dev  videorestorations/status      patch
     videorestoration.dev  restorationprofiles           list watch
+    videorestoration.dev  restorationprofiles/status    patch
     videorestoration.dev  clusterrestorationprofiles    list watch           cluster-wide, optional (`cluster_profiles`)
+    videorestoration.dev  clusterrestorationprofiles/status  patch           cluster-wide, optional (`cluster_profiles`)
     batch                 jobs                          get list watch create delete patch
+    batch                 jobs, in its own namespace    create               a dry run, to judge profiles
     (core)                pods                          list watch
     (core)                configmaps                    get create
     (core)                events                        list
@@ -33,7 +36,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from kubernetes.aio import client, config
 
-from restoration_api.resources import API_VERSION, VideoRestoration
+from restoration_api.resources import API_VERSION, ClusterRestorationProfile, RestorationProfile, VideoRestoration
 from restoration_operator import metrics
 from restoration_operator.decide.types import Propagation
 from restoration_operator.views import MANAGED_BY_LABEL, MANAGER, UID_LABEL, JobView, Listing, WarningEvent
@@ -163,11 +166,12 @@ class Cluster:
         return await self._apply("VideoRestoration", path, meta.namespace, meta.name, meta.resource_version, status)
 
     async def apply_profile_status(
-        self, kind: str, namespace: str | None, name: str, resource_version: str, status: Json
+        self, profile: ClusterRestorationProfile | RestorationProfile, status: Json
     ) -> Json | Stored:
         """The same for a profile of either kind."""
-        path = f"{collection(kind, namespace)}/{quote(name)}/status"
-        return await self._apply(kind, path, namespace, name, resource_version, status)
+        meta = profile.metadata
+        path = f"{collection(profile.kind, meta.namespace)}/{quote(meta.name)}/status"
+        return await self._apply(profile.kind, path, meta.namespace, meta.name, meta.resource_version, status)
 
     async def create_config_map(self, manifest: Json) -> Created:
         """Create a ConfigMap, or read the one that lies at its name.

@@ -23,6 +23,7 @@ from restoration_operator.health import Health
 from restoration_operator.logs import configure_logging
 from restoration_operator.poll import Poller
 from restoration_operator.profile_file import BuiltinProfile, ImageFiller
+from restoration_operator.profiles import ProfileChecker
 from restoration_operator.reconcile import Reconciler
 from restoration_operator.resync import Resync, StaleWatchError
 from restoration_operator.settings import Settings
@@ -82,6 +83,7 @@ class Operator:
         self._reconciler = Reconciler(self._store, cluster, lost_node_seconds=settings.lost_node_seconds)
         self._resync = Resync(self._store, cluster, self._queue, settings)
         self._poller = Poller(self._store, self._queue, poll_seconds=settings.poll_seconds)
+        self._profiles = ProfileChecker(cluster, fill, namespace=settings.namespace)
         self._health = Health(host=settings.http_host, port=settings.http_port, refresh=self._refresh)
 
     async def run(self) -> None:
@@ -94,6 +96,7 @@ class Operator:
             helpers += [
                 group.create_task(self._resync.run(), name="resync"),
                 group.create_task(self._poller.run(), name="poll"),
+                group.create_task(self._profiles.run(), name="profiles"),
                 *(group.create_task(self._work(), name=f"worker-{n}") for n in range(self._settings.workers)),
             ]
             await self._watch()
@@ -101,7 +104,7 @@ class Operator:
                 helper.cancel()
 
     async def _watch(self) -> None:
-        registry = handlers(self._store, self._queue, self._settings, profile_changed=lambda event: None)
+        registry = handlers(self._store, self._queue, self._settings, profile_changed=self._profiles.add)
         await kopf.operator(
             registry=registry,
             clusterwide=self._settings.cluster_wide,

@@ -7,7 +7,7 @@ again from what is stored.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal, assert_never
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from restoration_api.resources import ConditionType, VideoRestoration, VideoRestorationStatus
 from restoration_operator import metrics
 from restoration_operator.build.snapshot import PROFILE_KEY, REQUEST_KEY, Snapshot, config_map
+from restoration_operator.clock import utc_now
 from restoration_operator.cluster import ApiError, Cluster, Stored
 from restoration_operator.decide.cleanup import Finished, after_the_end
 from restoration_operator.decide.decision import decide
@@ -54,11 +55,6 @@ class Certain:
 
     confirmed: bool = False
     nodes_ready: dict[str, bool] = field(default_factory=dict)
-
-
-def utc_now() -> datetime:
-    """The time in whole seconds, as Kubernetes stores it."""
-    return datetime.now(UTC).replace(microsecond=0)
 
 
 class Reconciler:

@@ -22,13 +22,15 @@ from restoration_operator.workqueue import WorkQueue
 Event = Any
 """`kopf.RawEvent`: `{"type": None | "ADDED" | "MODIFIED" | "DELETED", "object": {...}}`; None while kopf lists."""
 
+Json = dict[str, Any]
+
 log = structlog.get_logger()
 
 
 def handlers(
-    store: Store, queue: WorkQueue, settings: Settings, *, profile_changed: Callable[[Event], None]
+    store: Store, queue: WorkQueue, settings: Settings, *, profile_changed: Callable[[Json], None]
 ) -> kopf.OperatorRegistry:
-    """The registry that `kopf.operator` runs."""
+    """The registry that `kopf.operator` runs. `profile_changed` is told the profiles that exist."""
     registry = kopf.OperatorRegistry()
     feed = Feed(store, queue, profile_changed)
 
@@ -46,7 +48,7 @@ def handlers(
 class Feed:
     """One method per kind; each returns None, for kopf would write anything else into the object."""
 
-    def __init__(self, store: Store, queue: WorkQueue, profile_changed: Callable[[Event], None]) -> None:
+    def __init__(self, store: Store, queue: WorkQueue, profile_changed: Callable[[Json], None]) -> None:
         self._store = store
         self._queue = queue
         self._profile_changed = profile_changed
@@ -94,9 +96,9 @@ class Feed:
             except ValidationError as error:
                 log.error("unreadable profile", kind=key[0], namespace=key[1], name=key[2], error=str(error))
                 return
+            self._profile_changed(body)
         for uid in self._store.dependants(key):
             self._queue.add(uid)
-        self._profile_changed(event)
 
     def _wake(self, uid: str) -> None:
         if uid:

@@ -248,6 +248,9 @@ class SimulatedCluster:
         kept = {item["execution"] for item in old.get("attemptHistory", ())}
         assert kept <= {item["execution"] for item in new.get("attemptHistory", ())}, "an attempt was forgotten"
         assert len(new["conditions"]) == 7
+        if kept:
+            same = old["profile"]["hash"] == new["profile"]["hash"]
+            assert same, "a restoration that has run was given another profile"
         if _finished(after) and not _finished(before):
             self._check_verdict(after)
 

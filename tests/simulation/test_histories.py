@@ -63,7 +63,8 @@ WEIGHTS: Final = {
     "hurry_event": 2,
     "repeat_event": 1,
     "evict": 1,
-    "node": 1,
+    "node": 2,
+    "lose_node": 1,
     "quota": 1,
     "recreate": 1,
     "delete_job": 2,
@@ -191,6 +192,13 @@ class History:
 
     def node(self, number: int, _: object) -> None:
         self.cluster.node_ready = number > 2
+
+    def lose_node(self, number: int, _: object) -> None:
+        """It goes silent, its pods are told to go, and much later they still have not."""
+        self.cluster.node_ready = False
+        for uid in list(self.cluster.objects["pods"]):
+            self.cluster.delete_pod(uid)
+        self.wait(number, _)
 
     def quota(self, number: int, _: object) -> None:
         self.cluster.refuse_jobs = number < 3
@@ -349,7 +357,8 @@ def test_histories() -> None:
     print(f"{HISTORIES} histories, {executions} Jobs, ends: {dict(ends)}")
     # Histories in which nothing happens would prove nothing.
     assert executions > HISTORIES * 3
-    assert {"Completed", "InvalidInput", "StorageError", "PodDeleted", "Unknown", "Evicted"} <= set(ends)
+    seen = {"Completed", "InvalidInput", "StorageError", "PodDeleted", "Unknown", "Evicted", "NodeLost"}
+    assert seen | {"SnapshotTampered"} <= set(ends)
 
 
 def _fails(steps: list[Step], kind: type[Exception]) -> bool:

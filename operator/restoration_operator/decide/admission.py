@@ -183,6 +183,12 @@ def _within_limits(restoration: VideoRestoration, profile: Profile) -> Refused |
     )
 
 
+def profile_problem(sample: VideoRestoration, profile: Profile) -> str | None:
+    """What is wrong with a profile whoever uses it; None if nothing is."""
+    verdicts = (rule(sample, profile) for rule in (_supported, _one_identity))
+    return next((refused.message for refused in verdicts if refused is not None), None)
+
+
 _RULES: tuple[Callable[[VideoRestoration, Profile], Refused | None], ...] = (
     _supported,
     _one_identity,

@@ -248,6 +248,46 @@ async def test_an_immutable_field_stays(api: ApiServer, namespace: str) -> None:
         await api.merge(restoration_path(namespace), {"spec": {"input": {"uri": "s3://media/raw/other.mp4"}}})
 
 
+@pytest.mark.parametrize(
+    ("changes", "ready", "message"),
+    [
+        ({}, ("True", "Valid"), ""),
+        ({"resources.requests": {"cpu": "8"}, "resources.limits": {"cpu": "4"}}, ("False", "InvalidTemplate"), "cpu"),
+        ({"model.source": {"download": {"uri": "hf://a/b"}}}, ("False", "InvalidTemplate"), "model.source.download"),
+    ],
+    ids=["valid", "refused by the API server", "refused by the operator"],
+)
+async def test_a_profile_is_judged_before_anybody_uses_it(
+    api: ApiServer, namespace: str, changes: dict[str, Any], ready: tuple[str, str], message: str
+) -> None:
+    path = f"{GROUP_PATH}/namespaces/{namespace}/restorationprofiles"
+    body = make_profile(changes, kind="RestorationProfile", name="team", namespace=namespace)
+    await api.call("POST", path, body)
+
+    async def judged() -> Json | None:
+        found = await api.call("GET", f"{path}/team")
+        return found if condition(found, "Ready")[0] else None
+
+    found = await eventually(judged, what="the profile has a status")
+    assert found is not None
+    assert condition(found, "Ready") == ready
+    assert message in found["status"]["conditions"][0]["message"]
+    assert found["status"]["observedGeneration"] == 1
+
+
+async def test_a_cluster_profile_is_judged_too(api: ApiServer, namespace: str) -> None:
+    path = f"{GROUP_PATH}/clusterrestorationprofiles"
+    await api.call("POST", path, make_profile({"pod.specPatch": {"containers": "none"}}, name=namespace))
+    try:
+
+        async def judged() -> bool:
+            return condition(await api.call("GET", f"{path}/{namespace}"), "Ready") == ("False", "InvalidTemplate")
+
+        await eventually(judged, what="a broken specPatch is seen on the profile")
+    finally:
+        await api.call("DELETE", f"{path}/{namespace}")
+
+
 def test_rights_are_exactly_those_used(
     request: pytest.FixtureRequest, audit_log: Path, shared_operator: OperatorProcess
 ) -> None:
@@ -255,6 +295,7 @@ def test_rights_are_exactly_those_used(
     asked = [json.loads(line) for line in audit_log.read_text().splitlines()]
     assert asked
     refused = [(item["verb"], item["requestURI"]) for item in asked if item["responseStatus"].get("code") == 403]
+    # A quota answers 403 as well; `test_a_quota_refuses_the_job` asks for that.
     quota = [uri for verb, uri in refused if verb == "create" and uri.partition("?")[0].endswith("/jobs")]
     assert len(refused) == len(quota), refused
     here = [item for item in request.session.items if item.path == request.path]
