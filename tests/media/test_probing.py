@@ -8,6 +8,8 @@ from tests.builders import clips, ffprobe
 from tests.builders.clips import Clip, Sound
 
 from restoration_api.ledger import ColorRange
+from restoration_api.request import AudioMode
+from restoration_runner.video import streams
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import scan
 
@@ -103,3 +105,12 @@ def test_times_are_those_that_ffprobe_decodes(tmp_path: Path, clip: Clip, suffix
     found = scan(path, probe(path)).timestamps
     clock = Fraction(found.time_base)
     assert [stamp * clock for stamp in found.pts()] == ffprobe.times(path)
+
+
+def test_what_was_assumed_or_is_lost_is_said_in_the_status(tmp_path: Path) -> None:
+    untagged = Clip(frames=2, matrix=None, primaries=None, transfer=None, full_range=None)
+    facts = probe(clips.write(tmp_path / "in.mp4", untagged))
+    outcome = streams.decide(facts, audio=AudioMode.AUTO)[0]
+    assert outcome.detail == ("h264 to hevc; matrix, primaries, range, transfer not tagged, taken as smpte170m limited")
+    captioned = facts.model_copy(update={"traits": ("closed-captions",)})
+    assert "closed captions inside it are dropped" in (streams.decide(captioned, audio=AudioMode.AUTO)[0].detail or "")

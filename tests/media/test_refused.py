@@ -13,7 +13,7 @@ from tests.builders.clips import Clip, Sound
 from restoration_api.ledger import ColorFacts, ColorRange, Timestamps, VideoFacts
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
-from restoration_runner.video import supported
+from restoration_runner.video import source, supported
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import Scan, scan
 from restoration_runner.video.supported import check_supported
@@ -59,8 +59,8 @@ def random_bytes(folder: Path) -> Path:
 
 
 def sound_only(folder: Path) -> Path:
-    source = clips.write(folder / "both.mp4", Clip(sounds=(Sound(),)))
-    clips.ffmpeg("-i", source, "-vn", "-c", "copy", folder / "in.mp4")
+    both = clips.write(folder / "both.mp4", Clip(sounds=(Sound(),)))
+    clips.ffmpeg("-i", both, "-vn", "-c", "copy", folder / "in.mp4")
     return folder / "in.mp4"
 
 
@@ -265,6 +265,28 @@ def test_a_title_in_another_encoding_is_read(tmp_path: Path) -> None:
     clips.ffmpeg("-i", source, "-c", "copy", "-metadata", "title=Xrger", tmp_path / "in.avi")
     (tmp_path / "in.avi").write_bytes((tmp_path / "in.avi").read_bytes().replace(b"Xrger", b"\xc4rger"))
     assert accept(tmp_path / "in.avi").frames == 3
+
+
+def test_a_frame_size_beyond_all_codecs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = clips.write(tmp_path / "in.mp4", Clip(frames=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "MOST_PIXELS", 64 * 48 - 1)
+        assert "its frame size is not one that" in refusal(path), "the decoder itself refuses, whatever is claimed"
+    monkeypatch.setattr("restoration_runner.video.probe.MOST_PIXELS", 64 * 48 - 1)
+    assert "claims frames of 64x48" in refusal(path)
+
+
+def test_more_streams_than_the_status_can_name_are_refused(tmp_path: Path) -> None:
+    plain = clips.write(tmp_path / "plain.mkv", Clip(frames=2))
+    clips.ffmpeg("-i", plain, *(("-map", "0:v") * 65), "-c", "copy", tmp_path / "in.mkv")
+    assert "not a video that can be read" in refusal(tmp_path / "in.mkv")
+
+
+def test_a_file_name_is_never_taken_for_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = clips.write(tmp_path / "in.mp4", Clip(frames=2))
+    plain.rename(tmp_path / "concat:in.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert accept(Path("concat:in.mp4")).frames == 2
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "avi"])

@@ -102,7 +102,7 @@ def _cause(error: av.error.FFmpegError) -> str:
     if isinstance(error, av.error.InvalidDataError):
         return "its data is damaged, cut off, or not a video"
     if isinstance(error, ValueError):
-        return "its container is not one of those this runner opens"
+        return "its container or its frame size is not one that this runner opens"
     return error.strerror or type(error).__name__
 
 

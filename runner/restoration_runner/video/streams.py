@@ -78,7 +78,7 @@ def _decide(stream: StreamFacts, facts: VideoFacts, audio: AudioMode) -> StreamO
 def _restored(stream: StreamFacts, facts: VideoFacts) -> str:
     """What happens to the video, and what was guessed or lost on the way."""
     said = [f"{stream.codec} to hevc"]
-    if assumed := [field for field in facts.color.assumed if field != "chromaLocation"]:
+    if assumed := [field for field in facts.color.assumed if field != "chroma_location"]:
         said.append(f"{', '.join(assumed)} not tagged, taken as {facts.color.matrix} {facts.color.range.value.lower()}")
     if CLOSED_CAPTIONS in facts.traits:
         said.append("closed captions inside it are dropped")
