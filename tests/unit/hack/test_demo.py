@@ -1,6 +1,8 @@
 """What the demo shows: progress from a status, PSNR from frames, and which stage the environment asks for."""
 
 import json
+import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ import numpy as np
 import pytest
 from hack.cluster.console import SILENT
 from hack.demo import stage
-from hack.demo.compare import Comparison, draw, psnr_db
+from hack.demo.compare import Comparison, draw, psnr_db, read_rgb
 from hack.demo.install import Images, chart_values
 from hack.demo.kubectl import DemoError
 from hack.demo.stage import open_stage
 from hack.demo.watch import line, why
 from PIL import Image
+from tests.builders import clips
+from tests.builders.clips import Clip
 
 from restoration_api.resources.status import VideoRestorationStatus
 
@@ -75,7 +79,7 @@ def test_the_end_is_told_by_its_reason() -> None:
     assert why(failed) == "Succeeded=False InputNotFound: s3://video/a.mp4 does not exist"
 
 
-@pytest.mark.parametrize(("error", "expected_db"), [(1, 48.13), (16, 24.05)])
+@pytest.mark.parametrize(("error", "expected_db"), [(1, 49.45), (16, 25.37)])
 def test_psnr_of_a_constant_error(error: int, expected_db: float) -> None:
     truth = np.full((3, 4, 6, 3), 100, dtype=np.uint8)
     assert psnr_db(truth + np.uint8(error), truth) == pytest.approx(expected_db, abs=0.01)
@@ -85,7 +89,7 @@ def test_psnr_is_of_the_clip_not_the_mean_of_frames() -> None:
     truth = np.full((2, 4, 6, 3), 100, dtype=np.uint8)
     frames = truth.copy()
     frames[1] += 10
-    assert psnr_db(frames, truth) == pytest.approx(10 * np.log10(255**2 / 50), abs=0.01)
+    assert psnr_db(frames, truth) == pytest.approx(10 * np.log10(255**2 / (50 * (219 / 255) ** 2)), abs=0.01)
 
 
 def test_picture_shows_three_columns(tmp_path: Path) -> None:
@@ -151,3 +155,13 @@ def test_a_development_clusters_kubeconfig_brings_everything(tmp_path: Path) -> 
     [storage] = values["defaultProfile"]["storage"]
     assert storage["endpoint"] == "http://10.0.0.1:1"
     assert "s" not in storage.values()  # no secret in the chart's values
+
+
+def test_psnr_is_the_number_of_ffmpegs_filter(tmp_path: Path) -> None:
+    one, other = (clips.write(tmp_path / f"{crf}.mp4", Clip(frames=8, options={"crf": crf})) for crf in ("8", "40"))
+    ours = psnr_db(read_rgb(other), read_rgb(one))
+    compared = ["ffmpeg", "-i", str(other), "-i", str(one), "-lavfi", "psnr", "-f", "null", "-"]
+    said = subprocess.run(compared, capture_output=True, text=True, check=True).stderr
+    theirs = re.search(r"PSNR y:([\d.]+)", said)
+    assert theirs is not None
+    assert ours == pytest.approx(float(theirs[1]), abs=0.3)  # 8-bit RGB in between
