@@ -14,7 +14,7 @@ from restoration_operator.decide import attempts
 from restoration_operator.decide.conditions import NOT_SCHEDULED, State, current
 from restoration_operator.decide.execution import Active
 from restoration_operator.decide.types import LookAtEvents, Observation
-from restoration_operator.views import PodView, Running, Waiting
+from restoration_operator.views import PodView, Running, Terminated, Waiting
 
 POD_PATIENCE: Final = timedelta(seconds=5)
 """The Job controller usually takes a few hundred milliseconds to create a pod."""
@@ -63,7 +63,8 @@ def place(seen: Observation, active: Active, now: datetime) -> Placement:
         return _without_pod(seen, active, now)
     if _runs(seen, active.number, pod):
         return Placement(scheduled=State("True", "Running", f"pod {pod.name} on node {pod.node}"), phase=Phase.RUNNING)
-    if pod.terminal or pod.deletion_requested is not None:
+    # The kubelet reports the container's end a moment before the pod's.
+    if pod.terminal or pod.deletion_requested is not None or isinstance(pod.container, Terminated):
         # After a disruption the Job controller makes another pod; else it is about to end the Job.
         return Placement(scheduled=NOT_SCHEDULED, hold=not (pod.terminal and pod.disruption is not None))
     if pod.scheduled is False:

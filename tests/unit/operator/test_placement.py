@@ -159,11 +159,12 @@ def test_two_wordings_of_a_missing_image_are_one_write() -> None:
     assert after.restoration.status == first.restoration.status
 
 
-def test_a_pod_that_has_ended_changes_nothing_until_its_job_has() -> None:
-    """Between the two lies a moment; a phase for it would cost a write and mean nothing."""
+@pytest.mark.parametrize("phase", ["Running", "Succeeded"])
+def test_a_pod_that_has_ended_changes_nothing_until_its_job_has(phase: str) -> None:
+    """Between container, pod and Job lie moments; a phase for them would cost a write and mean nothing."""
     from tests.builders.observations import at_work, ended
 
     before = at_work()
-    seen, decision = settle(observe(before, jobs=[job()], pods=[pod(ended(0))]), at(59))
+    seen, decision = settle(observe(before, jobs=[job()], pods=[pod(ended(0), phase=phase)]), at(59))
     assert seen.restoration.status == before.status
     assert decision.actions == ()
