@@ -165,6 +165,7 @@ def test_a_pod_that_has_ended_changes_nothing_until_its_job_has(phase: str) -> N
     from tests.builders.observations import at_work, ended
 
     before = at_work()
-    seen, decision = settle(observe(before, jobs=[job()], pods=[pod(ended(0), phase=phase)]), at(59))
+    asked = {POD_UID: warning("", "", at(58))}  # whether it takes long to start was asked, and answered
+    seen, decision = settle(observe(before, jobs=[job()], pods=[pod(ended(0), phase=phase)], warnings=asked), at(59))
     assert seen.restoration.status == before.status
     assert decision.actions == ()
