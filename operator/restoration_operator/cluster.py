@@ -16,11 +16,12 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
     videorestoration.dev  clusterrestorationprofiles    list watch           cluster-wide, optional (`cluster_profiles`)
     videorestoration.dev  clusterrestorationprofiles/status  patch           cluster-wide, optional (`cluster_profiles`)
     batch                 jobs                          get list watch create delete patch
-    batch                 jobs, in its own namespace    create               a dry run, to judge profiles
     (core)                pods                          list watch
     (core)                configmaps                    get create
     (core)                events                        list
     (core)                nodes                         get                  cluster-wide, optional
+
+`jobs create` is used in its own namespace too, for the dry run that judges profiles.
 """
 
 import json
