@@ -15,6 +15,7 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.models import load_restorer
 from restoration_runner.models.restorer import Restorer
 from restoration_runner.models.seedvr2.folder import PosteriorRule
+from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from tests.builders.models import tiny_description, write_tiny_model
 
@@ -151,6 +152,26 @@ def test_report_counts_values_that_are_not_numbers(restorer: Restorer) -> None:
     video[2, 0, 0, 0] = torch.nan
     run(restorer, work, video)
     assert restorer.report().non_finite_values > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), FailureReason.INSUFFICIENT_GPU_MEMORY),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error"), FailureReason.GPU_FAULT),
+    ],
+)
+def test_errors_of_the_device_become_sentences(
+    restorer: Restorer, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: FailureReason
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(VideoVae, "decode", fail)
+    with pytest.raises(RestorationError) as caught:
+        run(restorer, segments(5, k=1, e=2, d=2)[0], scene(5))
+    assert caught.value.reason is reason
+    assert "\n" not in caught.value.message
 
 
 def test_posterior_rule_comes_from_the_folder(tmp_path: Path, restorer: Restorer) -> None:

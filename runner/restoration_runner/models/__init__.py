@@ -27,13 +27,14 @@ def load_restorer(
 
     Raises:
         RestorationError: `ModelInvalid` names the file and what is wrong in it; `InvalidParameters` a precision that is
-            not built; `GPUFault` a GPU that is not there.
+            not built; `GPUFault` a GPU that is not there; `InsufficientGPUMemory` one that is too small.
     """
     # Here, because this package is also imported by programs that only want the protocol.
     from restoration_runner.models.device import compute_dtype, prepare_device
     from restoration_runner.models.seedvr2.folder import read_folder
-    from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
+    from restoration_runner.models.seedvr2.restorer import WEIGHTS_DO_NOT_FIT, SeedVr2Restorer, device_faults
 
     dtype = compute_dtype(precision)
     target = prepare_device(device, threads=threads)
-    return SeedVr2Restorer(read_folder(folder, device=target, dtype=dtype), device=target, dtype=dtype)
+    with device_faults(WEIGHTS_DO_NOT_FIT):
+        return SeedVr2Restorer(read_folder(folder, device=target, dtype=dtype), device=target, dtype=dtype)

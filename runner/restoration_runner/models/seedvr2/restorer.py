@@ -26,6 +26,12 @@ from restoration_runner.restoration.noise import Purpose, normal
 ALGORITHM = "seedvr2/1"
 """Raise the number when the same plan gives other frames; it is part of the cache key."""
 
+WEIGHTS_DO_NOT_FIT = "The model's weights do not fit into the GPU's memory: choose a smaller model or a larger GPU"
+FRAMES_DO_NOT_FIT = (
+    "The GPU's memory is too small for this frame size and window: choose a smaller target, fewer chunk frames or a "
+    "larger GPU"
+)
+
 PRECISION_NAMES = {torch.float32: "FP32", torch.bfloat16: "BF16"}
 
 
@@ -71,7 +77,7 @@ class SeedVr2Restorer:
         self._non_finite.zero_()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        with device_faults():
+        with device_faults(FRAMES_DO_NOT_FIT):
             latents = self._encode(work, frames, seed)
             yield from self._decode(work, self._denoise(work, latents, seed))
 
@@ -158,17 +164,12 @@ def _padded(work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 @contextmanager
-def device_faults() -> Iterator[None]:
-    """The device's own errors as sentences."""
+def device_faults(too_large: str) -> Iterator[None]:
+    """The device's own errors as sentences; `too_large` says what does not fit into its memory, and the remedy."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise RestorationError(
-            FailureReason.INSUFFICIENT_GPU_MEMORY,
-            "The GPU's memory is too small for this frame size and window: choose a smaller target, fewer chunk "
-            f"frames or a larger GPU ({str(error).splitlines()[0]})",
-        ) from error
+        first_line = str(error).splitlines()[0]
+        raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, f"{too_large} ({first_line})") from error
     except torch.AcceleratorError as error:
-        raise RestorationError(
-            FailureReason.GPU_FAULT, f"The GPU failed during the restoration: {str(error).splitlines()[0]}"
-        ) from error
+        raise RestorationError(FailureReason.GPU_FAULT, f"The GPU failed: {str(error).splitlines()[0]}") from error
