@@ -29,9 +29,9 @@ def chapters(path: Path) -> list[dict[str, Any]]:
 
 def times(path: Path, stream: str = "v:0") -> list[Fraction]:
     """Exact presentation times of all decoded frames, in seconds."""
-    found = _show(path, "-select_streams", stream, "-show_entries", "frame=pts:stream=time_base", "-show_frames")
+    found = _show(path, "-select_streams", stream, "-show_entries", "frame=best_effort_timestamp:stream=time_base")
     clock = Fraction(found["streams"][0]["time_base"])
-    return [frame["pts"] * clock for frame in found["frames"]]
+    return [frame["best_effort_timestamp"] * clock for frame in found["frames"]]
 
 
 def packet_hashes(path: Path, stream: str) -> list[str]:

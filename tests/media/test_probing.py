@@ -98,6 +98,8 @@ def test_the_default_video_stream_is_taken_else_the_largest(tmp_path: Path) -> N
         (Clip(frames=7, stamps=[0, 10, 15, 40, 41, 60, 90], time_base=Fraction(1, 600)), "mp4"),
         (Clip(frames=7, stamps=[3, 33, 80, 81, 120, 400, 433], time_base=Fraction(1, 1000)), "mkv"),
         (Clip(frames=7), "ts"),
+        (Clip(frames=7, options={"bf": "0"}), "avi"),
+        (Clip(frames=7), "flv"),
     ],
 )
 def test_times_are_those_that_ffprobe_decodes(tmp_path: Path, clip: Clip, suffix: str) -> None:

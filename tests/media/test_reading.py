@@ -24,6 +24,8 @@ FILES: dict[str, tuple[str, Clip]] = {
     "H.264 in MKV": ("mkv", LONG),
     "H.264 in MPEG-TS": ("ts", LONG.but(sounds=(Sound(codec="mp2", sample_format="s16", seconds=2.4),))),
     "H.264 in AVI": ("avi", LONG.but(options={"bf": "0"})),
+    "H.264 with B-frames in AVI": ("avi", LONG.but(options={"bf": "2"})),
+    "FLV": ("flv", LONG),
     "MPEG-4 with B-frames in AVI": ("avi", LONG.but(codec="mpeg4", options={"bf": "2"})),
     "MPEG-2 in a program stream": ("mpg", LONG.but(codec="mpeg2video", options={"bf": "2"})),
     "open groups of pictures": ("mkv", LONG.but(codec="libx265", pixel_format="yuv420p10le")),

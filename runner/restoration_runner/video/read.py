@@ -20,7 +20,15 @@ from torch import Tensor
 from restoration_api.ledger import Timestamps, VideoFacts
 from restoration_runner.video import pixels
 from restoration_runner.video.pixels import PixelLayout
-from restoration_runner.video.source import display_name, invalid, media_errors, open_media, packets, video_stream
+from restoration_runner.video.source import (
+    display_name,
+    invalid,
+    media_errors,
+    open_media,
+    packets,
+    presentation_time,
+    video_stream,
+)
 
 STEPS_BACK_SECONDS: Final = (0, 2, 10, 60)
 """How far before the wanted frame a seek aims, try by try, before the file is decoded from its start."""
@@ -125,7 +133,10 @@ def _range(
     layout = pixels.LAYOUTS[facts.pixel_format]
     wanted = first
     for position, frame in enumerate(frames):
-        stamp = _stamp(frame, position if counted else None, stamps)
+        stamp = presentation_time(frame, facts)
+        if stamp is None and counted:
+            # AVI and raw streams have no presentation times: `scan` counted the frames, and so does this.
+            stamp = stamps[position] if position < len(stamps) else stamps[-1] + 1
         if stamp is None or (stamp > stamps[wanted] and wanted == first):
             raise _MissedError
         if stamp < stamps[wanted] and wanted == first:
@@ -139,11 +150,3 @@ def _range(
     if wanted == first:
         raise _MissedError
     raise invalid(called, f"ends before frame {wanted}, which it gave when it was scanned; it was changed meanwhile.")
-
-
-def _stamp(frame: VideoFrame, position: int | None, stamps: list[int]) -> int | None:
-    stamp = frame.pts if frame.pts is not None else frame.dts
-    if stamp is None and position is not None:
-        # A stream without any clock: `scan` counted its frames, and so does this.
-        return stamps[position] if position < len(stamps) else stamps[-1] + 1
-    return stamp

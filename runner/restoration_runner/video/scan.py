@@ -4,6 +4,7 @@ It finds what no header says reliably: how many frames there are (an edit list o
 each is shown, where scenes are cut, and whether the file is whole.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,7 +21,15 @@ from av.video.stream import VideoStream
 from restoration_api.ledger import Timestamps, VideoFacts
 from restoration_runner.video import pixels
 from restoration_runner.video.cuts import Cut, CutDetector, signature
-from restoration_runner.video.source import display_name, invalid, media_errors, open_media, packets, video_stream
+from restoration_runner.video.source import (
+    display_name,
+    invalid,
+    media_errors,
+    open_media,
+    packets,
+    presentation_time,
+    video_stream,
+)
 
 MOST_FRAMES: Final = 10_000_000
 """46 hours at 60 frames a second; the list of times of more would be gigabytes."""
@@ -64,6 +73,8 @@ class _Pass:
 
     stamps: list[int] = field(default_factory=list)
     detector: CutDetector = field(default_factory=CutDetector)
+    decoding_times: list[int] = field(default_factory=list)
+    tags: tuple[int, int, int, int] | None = None
     untimed: int = 0
     damaged: int = 0
     first_damage: int | None = None
@@ -154,6 +165,8 @@ def _frames(container: InputContainer, stream: VideoStream, seen: _Pass) -> Iter
 def _decoded(packet: "Packet[Stream] | None", stream: VideoStream, seen: _Pass) -> list[VideoFrame]:
     if packet is not None:
         seen.video_packets += 1
+        if packet.dts is not None:
+            seen.decoding_times.append(packet.dts)
         if packet.is_corrupt:
             seen.damage()
     try:
@@ -173,7 +186,11 @@ def _look(frame: VideoFrame, facts: VideoFacts, seen: _Pass, called: str) -> Non
             f"changes from {facts.width}x{facts.height} {facts.pixel_format} to {found[0]}x{found[1]} {found[2]} at "
             f"frame {rank}; split the file there, or transcode it to one size and format.",
         )
-    stamp = frame.pts if frame.pts is not None else frame.dts
+    tags = (frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range)
+    if seen.tags is not None and tags != seen.tags:
+        raise invalid(called, f"changes its colour tags at frame {rank}; split the file there, or tag it uniformly.")
+    seen.tags = tags
+    stamp = presentation_time(frame, facts)
     if stamp is None:
         seen.untimed += 1
         stamp = rank
@@ -203,6 +220,11 @@ def _time_base(stream: VideoStream) -> Fraction:
 
 def _timestamps(seen: _Pass, time_base: Fraction, facts: VideoFacts, called: str) -> Timestamps:
     if seen.untimed == len(seen.stamps):
+        if _are_slots(seen.decoding_times, len(seen.stamps)):
+            # AVI only says when chunks are decoded: one slot for each frame, whatever the codec reorders. The first
+            # frame takes the first slot, as players do that sort such times (decoders' delays are not in the file).
+            seen.stamps = seen.decoding_times
+            return Timestamps.of(seen.stamps, time_base=time_base, last_duration=_last_duration(seen, time_base, facts))
         # A raw stream has no clock at all: its nominal rate is all there is.
         if facts.frame_rate is None:
             raise invalid(
@@ -216,6 +238,10 @@ def _timestamps(seen: _Pass, time_base: Fraction, facts: VideoFacts, called: str
             "with ffmpeg -fflags +genpts).",
         )
     return Timestamps.of(seen.stamps, time_base=time_base, last_duration=_last_duration(seen, time_base, facts))
+
+
+def _are_slots(decoding_times: list[int], frames: int) -> bool:
+    return len(decoding_times) == frames and all(a < b for a, b in itertools.pairwise(decoding_times))
 
 
 def _last_duration(seen: _Pass, time_base: Fraction, facts: VideoFacts) -> int:

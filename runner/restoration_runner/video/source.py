@@ -15,8 +15,10 @@ import av.error
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from restoration_api.ledger import VideoFacts
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 
@@ -41,6 +43,10 @@ CONTAINERS: Final = (
     "yuv4mpegpipe",
 )
 """FFmpeg's names of the demuxers that may be used. Playlists (hls, dash, concat) and single images are left out."""
+
+WITHOUT_PRESENTATION_TIMES: Final = frozenset({"avi"})
+"""Containers that only say when frames are decoded. FFmpeg makes up times of presentation for them, and they are wrong
+wherever a codec reorders frames."""
 
 MOST_STREAMS: Final = 64
 """As many as `status.output.streams` can name."""
@@ -104,6 +110,11 @@ def _cause(error: av.error.FFmpegError) -> str:
     if isinstance(error, ValueError):
         return "its container or its frame size is not one that this runner opens"
     return error.strerror or type(error).__name__
+
+
+def presentation_time(frame: VideoFrame, facts: VideoFacts) -> int | None:
+    """When the file says that a frame is shown, in ticks; None if it does not say."""
+    return None if facts.container in WITHOUT_PRESENTATION_TIMES else frame.pts
 
 
 def packets(container: InputContainer, *streams: Stream) -> Iterator["Packet[Stream]"]:
