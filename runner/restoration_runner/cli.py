@@ -3,10 +3,9 @@
 Both ways of working build the same `JobContext` and end in the same place: an outcome, a sentence, an exit code.
 """
 
-import hashlib
 import json
 import os
-import signal
+import re
 import sys
 import tempfile
 import uuid
@@ -16,18 +15,19 @@ from typing import Annotated, Any
 
 import structlog
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from restoration_api.defaults import Choices
 from restoration_api.outcome import HTTP_PORT, FailureReason, Outcome
-from restoration_api.request import ColorCorrection, Overwrite, Precision, Request, Target
+from restoration_api.request import ColorCorrection, Overwrite, Precision
 from restoration_runner import logs
 from restoration_runner.accept import check_request
-from restoration_runner.errors import EXIT_UNKNOWN, RestorationError
-from restoration_runner.local import LocalWish, local_request, validation_sentence
+from restoration_runner.conclude import conclude
+from restoration_runner.errors import RestorationError
+from restoration_runner.local import LocalWish, local_request, local_target
 from restoration_runner.progress import ProgressTracker
-from restoration_runner.stopping import InterruptedByRequestError, StopSignal, watching
+from restoration_runner.request_file import parse_segments, read_request
+from restoration_runner.stopping import StopSignal
 
 log = structlog.get_logger()
 
@@ -40,8 +40,7 @@ app = typer.Typer(
 )
 
 SCRATCH = Path("/scratch")
-REQUEST_SCHEMA = 1
-"""The newest request this runner reads."""
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 @app.command()
@@ -66,14 +65,14 @@ def run(
     port = http_port if http_port is not None else int(os.environ.get("VR_HTTP_PORT", HTTP_PORT))
 
     def work(stop: StopSignal) -> Outcome:
-        wanted, only = _read_request(request, request_sha256), _segments(segments)
+        wanted, only = read_request(request, request_sha256), parse_segments(segments)
         check_request(wanted)  # also done by the job, whose libraries take seconds to load
 
         from restoration_runner.job import JobContext, run_job
 
         context = JobContext(
             request=wanted,
-            scratch=_scratch(scratch),
+            scratch=_scratch(scratch, in_pod=True),
             stop=stop,
             progress=tracker,
             owner=os.environ.get("VR_UID") or uuid.uuid4().hex,
@@ -85,7 +84,7 @@ def run(
         return run_job(context)
 
     with serving(tracker, port=port):
-        outcome, code = _conclude(work, tracker=tracker, message=message)
+        outcome, code = conclude(work, tracker=tracker, message=message)
     if code:
         log.error(outcome.message, reason=outcome.reason, exit_code=code)
     else:
@@ -108,7 +107,7 @@ def restore(
     crf: Annotated[int | None, typer.Option(help="Quality of the encoder: lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="Effort of the encoder.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Numbers of the network.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     overwrite: Annotated[
         Overwrite, typer.Option(help="What to do with a file that is there.")
     ] = Overwrite.IF_DIFFERENT,
@@ -120,54 +119,56 @@ def restore(
 
     Interrupted, it goes on where it stopped when the same command is given again.
     """
-    logs.configure(json=False, default_level="warning")
-    tracker = ProgressTracker()
-    console = Console(stderr=True)
 
-    def work(stop: StopSignal) -> Outcome:
-        from restoration_runner.weights.source import find_model
-
-        choices = Choices(
-            target=_target(scale, short_side),
-            chunk_frames=chunk_frames,
-            overlap_frames=overlap_frames,
-            segment_frames=segment_frames,
-            seed=seed,
-            color_correction=color_correction,
-            crf=crf,
-            preset=preset,
-        )
-        wish = LocalWish(
+    def wish() -> LocalWish:
+        return LocalWish(
             source=source,
             output=output,
-            model_folder=find_model(model),
-            choices=choices,
+            model=model,
+            choices=Choices(
+                target=local_target(scale, short_side),
+                chunk_frames=chunk_frames,
+                overlap_frames=overlap_frames,
+                segment_frames=segment_frames,
+                seed=seed,
+                color_correction=color_correction,
+                crf=crf,
+                preset=preset,
+            ),
             precision=precision,
             overwrite=overwrite,
             recompute=recompute,
         )
-        wanted = local_request(wish)
+
+    logs.configure(json=False, default_level="warning")
+    console = Console(stderr=True)
+    outcome, code = _restore(wish, device=device, scratch=_scratch(scratch, in_pod=False), console=console)
+    if as_json:
+        print(outcome.to_json())
+    _say(console, outcome, output)
+    raise typer.Exit(code)
+
+
+def _restore(wish: Callable[[], LocalWish], *, device: str, scratch: Path, console: Console) -> tuple[Outcome, int]:
+    tracker = ProgressTracker()
+
+    def work(stop: StopSignal) -> Outcome:
+        if not DEVICE.fullmatch(device):
+            message = f"--device: '{device}' is no device; use auto, cpu, cuda or cuda:N"
+            raise RestorationError(FailureReason.INVALID_PARAMETERS, message)
+        wanted = local_request(wish())
         check_request(wanted)
 
         from restoration_runner.job import JobContext, run_job
         from restoration_runner.terminal import showing
 
         context = JobContext(
-            request=wanted,
-            scratch=scratch or Path(tempfile.gettempdir()),
-            stop=stop,
-            progress=tracker,
-            owner=uuid.uuid4().hex,
-            device=device,
+            request=wanted, scratch=scratch, stop=stop, progress=tracker, owner=uuid.uuid4().hex, device=device
         )
         with showing(tracker, console):
             return run_job(context)
 
-    outcome, code = _conclude(work, tracker=tracker, message=None)
-    if as_json:
-        print(outcome.to_json())
-    _say(console, outcome, output)
-    raise typer.Exit(code)
+    return conclude(work, tracker=tracker, message=None)
 
 
 @app.command()
@@ -186,75 +187,10 @@ def probe(
         print(json.dumps(found.facts, indent=2, ensure_ascii=False))
         return found.outcome
 
-    outcome, code = _conclude(work, tracker=ProgressTracker(), message=None)
+    outcome, code = conclude(work, tracker=ProgressTracker(), message=None)
     if code:
         Console(stderr=True).print(outcome.message, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
-
-
-def _conclude(
-    work: Callable[[StopSignal], Outcome], *, tracker: ProgressTracker, message: Path | None
-) -> tuple[Outcome, int]:
-    """Do the work; whatever happens becomes an outcome, written to `message`, and an exit code."""
-    from restoration_runner import faults, outcomes
-    from restoration_runner.report import write_outcome
-
-    stop = StopSignal()
-
-    def interrupted() -> Outcome:
-        now = tracker.snapshot()
-        return outcomes.interrupted(
-            segments_done=now.segments_done, segments_total=now.segments_total, frames_restored=tracker.restored_frames
-        )
-
-    try:
-        with watching(
-            stop,
-            signals=(signal.SIGTERM, signal.SIGINT),
-            last_words=lambda: write_outcome(interrupted(), message),
-        ):
-            outcome, code = work(stop), 0
-    except InterruptedByRequestError:
-        outcome, code = interrupted(), stop.exit_code
-    except Exception as error:
-        log.debug("traceback", exc_info=True)
-        known = faults.as_restoration_error(error)
-        outcome = outcomes.failed(known) if known else outcomes.failed_unexpectedly(faults.unexpected(error))
-        code = known.exit_code if known else EXIT_UNKNOWN
-    write_outcome(outcome, message)
-    return outcome, code
-
-
-def _read_request(path: Path, sha256: str | None) -> Request:
-    """The request, if it is the one that was meant.
-
-    Raises:
-        RestorationError: `InvalidParameters`.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _refused(f"the request {path} cannot be read: {error.strerror}") from error
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256.removeprefix("sha256:"):
-        raise _refused(f"the request {path} does not have the sha256 that the Job promises: it was changed")
-    try:
-        raw: Any = json.loads(content)
-        schema = raw.get("schema", REQUEST_SCHEMA) if isinstance(raw, dict) else None
-    except ValueError as error:
-        raise _refused(f"the request {path} is not JSON: {error}") from error
-    if isinstance(schema, int) and schema > REQUEST_SCHEMA:
-        raise _refused(
-            f"the request has schema {schema}, this runner reads up to {REQUEST_SCHEMA}: the operator is newer than "
-            "the runner's image; use an image of the operator's version"
-        )
-    try:
-        return Request.from_json(content)
-    except ValidationError as error:
-        raise _refused(f"the request {path} is not valid: {validation_sentence(error)}") from error
-
-
-def _refused(message: str) -> RestorationError:
-    return RestorationError(FailureReason.INVALID_PARAMETERS, message)
 
 
 def _execution() -> int:
@@ -262,34 +198,13 @@ def _execution() -> int:
     return int(text) if text.isdecimal() and int(text) > 0 else 1
 
 
-def _scratch(chosen: Path | None) -> Path:
+def _scratch(chosen: Path | None, *, in_pod: bool) -> Path:
+    """Where large files go: what was said, else what the Job mounts, else where temporary files go."""
     if chosen is None and "VR_SCRATCH" in os.environ:
         chosen = Path(os.environ["VR_SCRATCH"])
     if chosen is not None:
         return chosen
-    return SCRATCH if SCRATCH.is_dir() else Path(tempfile.gettempdir())
-
-
-def _segments(text: str | None) -> frozenset[int] | None:
-    """`0-16,18` as a set."""
-    if text is None:
-        return None
-    chosen: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise _refused(f"--segments: '{text}' is not a list such as 0-16,18")
-        chosen.update(range(int(first), int(last or first) + 1))
-    return frozenset(chosen)
-
-
-def _target(scale: int | None, short_side: int | None) -> Target | None:
-    if scale is None and short_side is None:
-        return None
-    try:
-        return Target(scale_factor=scale, short_side=short_side)
-    except ValidationError as error:
-        raise _refused(f"--scale, --short-side: {validation_sentence(error)}") from error
+    return SCRATCH if in_pod and SCRATCH.is_dir() else Path(tempfile.gettempdir())
 
 
 def _say(console: Console, outcome: Outcome, output: Path) -> None:

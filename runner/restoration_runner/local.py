@@ -20,8 +20,10 @@ from restoration_api.request import (
     Overwrite,
     Precision,
     Request,
+    Target,
 )
 from restoration_runner.errors import RestorationError
+from restoration_runner.weights.source import find_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class LocalWish:
 
     source: Path
     output: Path
-    model_folder: Path
+    model: str
     choices: Choices
     precision: Precision | None = None
     overwrite: Overwrite = Overwrite.IF_DIFFERENT
@@ -51,7 +53,8 @@ def local_request(wish: LocalWish) -> Request:
         raise RestorationError(
             FailureReason.INVALID_PARAMETERS, f"{wish.output}: the output is an MP4 file; end its name with .mp4"
         )
-    name = _model_name(wish.model_folder)
+    folder = find_model(wish.model)
+    name = _model_name(folder)
     try:
         resolved = resolve(name, wish.choices)
     except ValidationError as error:
@@ -67,12 +70,20 @@ def local_request(wish: LocalWish) -> Request:
         ),
         restoration=resolved.restoration,
         execution=resolved.execution(),
-        model=ModelRequest(
-            name=name, precision=wish.precision or model_defaults(name).precision, path=str(wish.model_folder)
-        ),
+        model=ModelRequest(name=name, precision=wish.precision or model_defaults(name).precision, path=str(folder)),
         gpu=GpuRequest(count=0),
         cache=CacheMode.BYPASS if wish.recompute else CacheMode.USE,
     )
+
+
+def local_target(scale: int | None, short_side: int | None) -> Target | None:
+    if scale is None and short_side is None:
+        return None
+    try:
+        return Target(scale_factor=scale, short_side=short_side)
+    except ValidationError as error:
+        message = f"--scale, --short-side: {validation_sentence(error)}"
+        raise RestorationError(FailureReason.INVALID_PARAMETERS, message) from error
 
 
 def file_uri(path: Path) -> str:

@@ -83,6 +83,7 @@ REFUSED: list[tuple[str, list[str], int, str]] = [
         11,
         "one of",
     ),
+    ("no such device", ["restore", "IN", "out.mp4", "--model", "MODEL", "--device", "tpu"], 11, "cuda:N"),
     ("another container", ["restore", "IN", "out.mkv", "--model", "MODEL"], 11, ".mp4"),
     ("onto itself", ["restore", "IN", "IN", "--model", "MODEL"], 11, "input itself"),
     ("not a video", ["restore", "TEXT", "out.mp4", "--model", "MODEL"], 10, "notes.txt"),
