@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from restoration_api.outcome import HTTP_PORT, Progress
+from restoration_api.resources import VideoRestoration
 from restoration_operator import metrics
 from restoration_operator.decide.types import PolledProgress
 from restoration_operator.store import Store
@@ -57,6 +58,8 @@ class Poller:
                 log.debug("no progress", namespace=pod.namespace, pod=pod.name, error=repr(error))
                 return
         metrics.POLLS.labels("ok").inc()
+        if not isinstance(self._store.restoration(pod.restoration_uid), VideoRestoration):
+            return  # it ended while the question was on its way
         self._store.memory(pod.restoration_uid).polled = PolledProgress(pod_uid=pod.uid, progress=said)
         self._queue.add(pod.restoration_uid)
 

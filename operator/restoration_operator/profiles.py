@@ -60,6 +60,9 @@ class ProfileChecker:
                     self._judged.pop(uid, None)
                     self._pending.setdefault(uid, body)
                     await asyncio.sleep(RETRY_SECONDS)
+                except Exception:
+                    # A defect here must not end the process: restorations do not depend on it.
+                    log.exception("profile not judged", name=body["metadata"]["name"])
 
     async def _judge(self, body: dict[str, Any]) -> None:
         model = RestorationProfile if body["kind"] == "RestorationProfile" else ClusterRestorationProfile

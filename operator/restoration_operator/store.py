@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from restoration_api.resources import ProfileSpec, VideoRestoration
+from restoration_api.resources import ConditionType, ProfileSpec, VideoRestoration
 from restoration_operator.decide import attempts
 from restoration_operator.decide.admission import output_endpoint
 from restoration_operator.decide.cleanup import Finished, is_finished
@@ -335,7 +335,7 @@ class Store:
                 continue
             if _holds_slot(other):
                 active += 1
-            elif not other.spec.suspend and _seniority(other) < mine and _accepted(other):
+            elif _competes(other) and _seniority(other) < mine:
                 ahead += 1
         return Slots(active=active, ahead=ahead)
 
@@ -346,9 +346,10 @@ class Store:
         if after is None or is_finished(after):
             for uid in self.sharing_output(before):
                 self._wake(uid)
-        if _holds_slot(before) and (after is None or not _holds_slot(after)):
+        counted = _holds_slot(before) or _competes(before)
+        if counted and (after is None or not (_holds_slot(after) or _competes(after))):
             key = self._reference(before)
-            waiting = [item for item in self.unfinished() if self._reference(item) == key and not _holds_slot(item)]
+            waiting = [item for item in self.unfinished() if self._reference(item) == key and _competes(item)]
             for item in sorted(waiting, key=_seniority)[:NEXT_IN_LINE]:
                 self._wake(item.metadata.uid)
 
@@ -412,5 +413,8 @@ def _holds_slot(restoration: VideoRestoration) -> bool:
     return last is None or last.end_time is None
 
 
-def _accepted(restoration: VideoRestoration) -> bool:
-    return any(item.type == "Accepted" and item.status == "True" for item in restoration.status.conditions)
+def _competes(restoration: VideoRestoration) -> bool:
+    """Whether it wants a slot and has none. One that nobody has looked at yet counts: it may be first in line."""
+    if is_finished(restoration) or restoration.spec.suspend or _holds_slot(restoration):
+        return False
+    return restoration.status.condition(ConditionType.ACCEPTED) != "False"

@@ -32,11 +32,16 @@ def strategic_merge(base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[s
         elif isinstance(value, Mapping):
             below = merged.get(key)
             merged[key] = strategic_merge(below if isinstance(below, Mapping) else {}, value)
-        elif key in MERGE_KEYS and isinstance(value, list):
+        elif key in MERGE_KEYS and _mergeable(value):
             merged[key] = _merge_lists(merged.get(key) or [], value, MERGE_KEYS[key])
         else:
             merged[key] = value
     return merged
+
+
+def _mergeable(value: Any) -> bool:
+    """Whether it is what the API declares at this place; anything else is for the API server to refuse."""
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
 def _merge_lists(base: list[Any], patch: list[Any], key: str) -> list[Any]:

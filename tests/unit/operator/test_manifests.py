@@ -205,6 +205,7 @@ class TestJob:
             },
         ),
         ({"tolerations": [{"key": "a"}]}, {"tolerations": [{"key": "b"}]}, {"tolerations": [{"key": "b"}]}),
+        ({"containers": [{"name": "runner"}]}, {"containers": ["nonsense"]}, {"containers": ["nonsense"]}),
         (
             {"volumes": [{"name": "a"}, {"name": "b"}]},
             {"volumes": [{"name": "a", "$patch": "delete"}]},
@@ -216,6 +217,7 @@ class TestJob:
         "objects merge",
         "lists of named things merge by name",
         "tolerations are replaced",
+        "nonsense",
         "delete",
     ],
 )
