@@ -36,6 +36,7 @@ from restoration_runner.models.restorer import Capabilities, Restorer, WorkRepor
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.stopping import StopSignal
+from restoration_runner.storage import s3
 from restoration_runner.storage.store import ObjectInfo, OnBytes, Store, When
 
 SMALL = Choices(target=Target(scale_factor=1), chunk_frames=9, segment_frames=10, preset="ultrafast")
@@ -141,6 +142,8 @@ def _work(text: str, at: At | None, owner: str, environment: dict[str, str], ans
     os.environ.update(environment)
     if cores := environment.get("TEST_CORES"):
         os.sched_setaffinity(0, map(int, cores.split(",")))
+    if part_bytes := environment.get("TEST_PART_BYTES"):
+        s3.PART_BYTES = int(part_bytes)
     request = Request.from_json(text)
     with hooked(_killer(at) if at else lambda event: None):
         outcome = run_here(request, owner=owner)

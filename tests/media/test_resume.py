@@ -165,6 +165,25 @@ def test_on_object_storage_too(reference: Reference, seaweed: S3Server, s3: Requ
     check_resume(s3_reference(reference, s3), s3, at, least_reused, environment)
 
 
+def test_killed_between_the_parts_of_an_upload(reference: Reference, seaweed: S3Server, s3: Request) -> None:
+    """Nothing is visible, the parts that were sent are given up once the successor is through."""
+    environment = {"VR_STORAGE_DIR": str(seaweed.secrets), "TEST_PART_BYTES": "45000"}
+    expected = s3_reference(reference, s3)
+    assert run_killed(s3, At("piece of output", 2), environment=environment) == -9
+    store, key = open_store(s3.output.uri, s3.output.storage, s3, field="output")
+    assert store.head(key) is None
+    assert unfinished_uploads(seaweed) == [key]
+    resumed = run_here(s3, execution=2)
+    assert (resumed.reason, resumed.segments_reused, resumed.frames_restored) == ("Completed", SEGMENTS, 0)
+    assert content_sha256(s3) == expected.sha256
+    assert unfinished_uploads(seaweed) == []
+
+
+def unfinished_uploads(server: S3Server) -> list[str]:
+    found = server.client()._list_multipart_uploads("media", prefix="out/")
+    return [upload.object_name for upload in found.uploads]
+
+
 def test_on_object_storage_after_complete_too(reference: Reference, seaweed: S3Server, s3: Request) -> None:
     environment = {"VR_STORAGE_DIR": str(seaweed.secrets)}
     check_after_output(s3_reference(reference, s3), s3, At("before final"), environment)

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import urllib3
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import IamAwsProvider, Provider
 
@@ -16,6 +17,8 @@ from restoration_runner.errors import RestorationError
 
 SECRETS_FOLDER = Path("/var/run/vr/storage")
 CA_FOLDER = Path("/var/run/vr/storage-ca")
+METADATA_SECONDS = 5.0
+"""The platform's endpoint is on the node or next to it."""
 REREAD_SECONDS = 30.0
 """The kubelet renews a mounted Secret about once a minute."""
 
@@ -84,12 +87,34 @@ class FileCredentials(Provider):
         return value
 
 
+class PlatformCredentials(Provider):
+    """What the platform gives the pod's service account (web identity, container credentials, instance profile)."""
+
+    def __init__(self, name: str, *, region: str | None) -> None:
+        self._name = name
+        client = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=METADATA_SECONDS, read=METADATA_SECONDS),
+            retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        )
+        self._inner = IamAwsProvider(region=region, http_client=client)
+
+    def retrieve(self) -> Credentials:
+        try:
+            return self._inner.retrieve()
+        except Exception as error:  # minio-py lets through whatever its parsers and urllib3 raise
+            raise RestorationError(
+                FailureReason.ACCESS_DENIED,
+                f"storage entry '{self._name}': the platform gives no credentials ({type(error).__name__}); check the "
+                "profile's workloadIdentity and what its service account may assume",
+            ) from error
+
+
 def credentials(storage: StorageRequest) -> Provider | None:
     """The provider for an entry; none for anonymous access."""
     match storage.credentials:
         case CredentialSource.FILES:
             return FileCredentials(storage.name)
         case CredentialSource.WORKLOAD_IDENTITY:
-            return IamAwsProvider(region=storage.region)
+            return PlatformCredentials(storage.name, region=storage.region)
         case CredentialSource.ANONYMOUS:
             return None
