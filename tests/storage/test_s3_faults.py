@@ -174,7 +174,7 @@ def test_credentials_are_read_again_when_they_were_rotated(tmp_path: Path, monke
 def test_a_platform_without_credentials_is_access_denied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{free_ports(1)[0]}/credentials")
     store = S3Store("bucket", storage(credentials=CredentialSource.WORKLOAD_IDENTITY))
-    with pytest.raises(RestorationError, match="'default'.*workloadIdentity") as caught:
+    with pytest.raises(RestorationError, match=r"'default'.*workloadIdentity") as caught:
         store.head("key")
     assert caught.value.reason is FailureReason.ACCESS_DENIED
 
