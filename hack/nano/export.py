@@ -19,14 +19,14 @@ from restoration_runner.weights.digest import folder_digest
 def load_averaged(path: Path) -> Nano:
     """The network with the averaged weights of a checkpoint. Raises ValueError if frozen weights have moved."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    model = Nano()
-    start = {name: parameter.detach().clone() for name, parameter in model.dit.named_parameters()}
+    model = Nano().eval().requires_grad_(False)
+    start = {name: parameter.clone() for name, parameter in model.dit.named_parameters()}
     model.load_state_dict({name: value.float() for name, value in saved["ema"].items()})
     for name, mask in frozen_masks(model.dit).items():
         moved = ((model.dit.get_parameter(name) - start[name]) * (1 - mask)).abs().max()
         if moved > 1e-3 * start[name].abs().max():
             raise ValueError(f"{path}: frozen weights of dit.{name} have moved by {float(moved)}")
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def export(checkpoint: Path, folder: Path) -> str:
