@@ -7,13 +7,16 @@ import torch
 from hack.nano.colour import rgb_to_yuv420, yuv420_to_rgb
 from hack.nano.degradation import HEAVY, LIGHT, STANDARD, Degradation, gaussian_blur
 from hack.nano.degrade import low_resolution
-from hack.nano.export import load_averaged
+from hack.nano.export import export, load_averaged
 from hack.nano.fast_layers import forms, frame_norm, install
 from hack.nano.losses import ssim
 from hack.nano.network import Nano, frozen_masks
+from hack.nano.resume import averaged_weights
 from torch import Tensor
 
 from restoration_runner.models.seedvr2.vae import CausalConv3d, FrameNorm
+from restoration_runner.weights.digest import folder_digest
+from restoration_runner.weights.source import SHIPPED, find_model
 
 
 def draw(*shape: int, seed: int = 3) -> Tensor:
@@ -115,3 +118,9 @@ def test_ssim_is_one_for_equal_pictures_and_falls_with_noise() -> None:
     scores = [float(ssim(picture, picture + level * draw(1, 1, 32, 32))) for level in (0.02, 0.1, 0.3)]
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] < 0.8
+
+
+def test_the_shipped_weights_become_a_checkpoint_and_the_same_folder_again(tmp_path: Path) -> None:
+    shipped = find_model(SHIPPED)
+    torch.save({"ema": averaged_weights(shipped)}, tmp_path / "averaged.pt")
+    assert export(tmp_path / "averaged.pt", tmp_path / "again") == folder_digest(shipped)
