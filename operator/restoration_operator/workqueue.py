@@ -71,6 +71,8 @@ class WorkQueue:
                 key = next(iter(self._waiting))
                 del self._waiting[key]
                 self._working.add(key)
+                if self._waiting:
+                    self._changed.set()  # pass it on: clearing it above may have hidden it from another worker
                 return key
             try:
                 await asyncio.wait_for(self._changed.wait(), timeout=pause)

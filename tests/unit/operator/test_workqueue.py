@@ -84,6 +84,16 @@ async def test_failures_wait_longer_until_they_are_forgiven() -> None:
     assert queue.retry("a") <= 0.2
 
 
+async def test_all_waiting_workers_wake_up() -> None:
+    queue = WorkQueue()
+    taking = [asyncio.ensure_future(queue.take()) for _ in range(4)]
+    await asyncio.sleep(0)
+    for key in "abcd":
+        queue.add(key)
+    taken = [await asyncio.wait_for(task, timeout=10) for task in taking]
+    assert sorted(taken) == list("abcd")
+
+
 async def test_a_waiting_worker_wakes_up() -> None:
     queue = WorkQueue()
     taking = asyncio.ensure_future(queue.take())
