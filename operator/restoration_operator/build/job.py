@@ -160,6 +160,8 @@ def _container(plan: Plan) -> Json:
             {"name": "VR_EXECUTION", "value": str(plan.execution.number)},
             {"name": "VR_UID", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{UID_LABEL}']"}}},
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            # Part of a segment's fingerprint: a container cannot learn its own image's name.
+            {"name": "VR_IMAGE", "value": plan.profile.image},
         ],
         "resources": _resources(plan.profile),
         "startupProbe": {
