@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from restoration_runner.models.seedvr2.folder import read_folder
 
 from hack.nano.network import Nano
+from restoration_runner.models.seedvr2.folder import read_folder
 
 
 def averaged_weights(folder: Path) -> dict[str, torch.Tensor]:
