@@ -370,3 +370,18 @@ def _fails(steps: list[Step], kind: type[Exception]) -> bool:
     except Exception as error:
         return isinstance(error, kind)
     return False
+
+
+def test_a_create_without_an_answer_is_looked_after_before_it_is_repeated() -> None:
+    """Its Job existed, somebody has deleted it, and its pod still writes; no watch has told any of that."""
+    history = History()
+    history.turn(1, ("ok", "ok", "lost answer"))
+    assert len(history.cluster.created_jobs) == 1
+    history.controllers()
+    [pod] = history.cluster.objects["pods"]
+    history.cluster.step_kubelet(pod)
+    history.delete_job(0, ())
+    assert not history.cluster.objects["jobs"]
+    history.turn(1, ())
+    assert len(history.cluster.created_jobs) == 1, "a second writer was started beside the first"
+    history.finish()
