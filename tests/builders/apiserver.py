@@ -73,7 +73,10 @@ class ApiServer:
             body=None if body is None else json.dumps(body),
             headers={"Content-Type": content_type, "Accept": accept},
         )
-        return Answer(answer.status, json.loads(answer.data))
+        try:
+            return Answer(answer.status, json.loads(answer.data))
+        except json.JSONDecodeError:  # "404 page not found": this API group is not served yet
+            return Answer(answer.status, {"message": answer.data.decode()})
 
     def wait_for_our_kinds(self) -> None:
         """Return when all three are served: that is moments after their definitions were accepted.
