@@ -35,13 +35,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         session.config.stash[_BUILD_ERROR] = str(error)
 
 
-@pytest.fixture(autouse=True)
-def own_log_configuration() -> Iterator[None]:
-    """Commands that a test runs configure logging for the stream of that test, which is closed after it."""
-    yield
-    structlog.reset_defaults()
-
-
 _BUILD_ERROR = pytest.StashKey[str]()
 
 
