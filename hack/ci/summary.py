@@ -17,18 +17,19 @@ HARDWARE = ("needs a CUDA device", "needs an NVIDIA GPU")
 
 @dataclass(frozen=True)
 class Tier:
-    """What one report says. `skipped` holds (test, reason)."""
+    """What one report says. `skipped` and `known` (failures that are expected) hold (test, reason)."""
 
     name: str
     passed: int
     failed: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    known: tuple[tuple[str, str], ...]
     seconds: float
 
 
 def read(report: Path) -> Tier:
     """One JUnit file as pytest writes it. Raises FileNotFoundError if the tier never got as far as writing it."""
-    passed, seconds, failed, skipped = 0, 0.0, [], []
+    passed, seconds, failed, skipped, known = 0, 0.0, [], [], []
     for suite in ElementTree.parse(report).getroot().iter("testsuite"):
         seconds += float(suite.get("time", 0))
         for case in suite.iter("testcase"):
@@ -36,10 +37,11 @@ def read(report: Path) -> Tier:
             if case.find("failure") is not None or case.find("error") is not None:
                 failed.append(name)
             elif (skip := case.find("skipped")) is not None:
-                skipped.append((name, skip.get("message") or "no reason given"))
+                reason = skip.get("message") or "no reason given"
+                (known if skip.get("type") == "pytest.xfail" else skipped).append((name, reason))
             else:
                 passed += 1
-    return Tier(report.stem, passed, tuple(failed), tuple(skipped), seconds)
+    return Tier(report.stem, passed, tuple(failed), tuple(skipped), tuple(known), seconds)
 
 
 def summarise(reports: list[Path]) -> tuple[list[str], bool]:
@@ -57,6 +59,7 @@ def summarise(reports: list[Path]) -> tuple[list[str], bool]:
             f" in {tier.seconds:.0f} s"
         )
         lines += [f"  failed   {name}" for name in tier.failed]
+        lines += [f"  known    {name}: {reason}" for name, reason in tier.known]
         for name, reason in tier.skipped:
             allowed = reason.startswith(HARDWARE)
             lines.append(f"  skipped  {name}: {reason}" + ("" if allowed else "  <- must run here"))

@@ -8,6 +8,7 @@ from hack.ci.summary import summarise
 PASSED = '<testcase classname="tests.a" name="one"/>'
 FAILED = '<testcase classname="tests.a" name="two"><failure message="no"/></testcase>'
 BROKEN = '<testcase classname="tests.a" name="three"><error message="no fixture"/></testcase>'
+KNOWN = '<testcase classname="tests.a" name="five"><skipped type="pytest.xfail" message="moto cannot"/></testcase>'
 
 
 def skipped(reason: str) -> str:
@@ -28,9 +29,10 @@ def report(folder: Path, name: str, *cases: str) -> Path:
         ([PASSED, BROKEN], "1 passed, 1 failed, 0 skipped", False),
         ([PASSED, skipped("needs a CUDA device")], "1 passed, 0 failed, 1 skipped", True),
         ([PASSED, skipped("ffprobe is missing")], "1 passed, 0 failed, 1 skipped", False),
+        ([PASSED, KNOWN], "1 passed, 0 failed, 0 skipped", True),
         ([], "0 passed, 0 failed, 0 skipped", False),
     ],
-    ids=["all good", "a failure", "an error", "no GPU", "a missing program", "no test at all"],
+    ids=["all good", "a failure", "an error", "no GPU", "a missing program", "a known failure", "no test at all"],
 )
 def test_verdict(tmp_path: Path, cases: list[str], last_line: str, good: bool) -> None:
     lines, verdict = summarise([report(tmp_path, "test", *cases)])
