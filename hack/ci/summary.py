@@ -29,7 +29,10 @@ class Tier:
 
 def read(report: Path) -> Tier:
     """One JUnit file as pytest writes it. Raises FileNotFoundError if the tier never got as far as writing it."""
-    passed, seconds, failed, skipped, known = 0, 0.0, [], [], []
+    passed, seconds = 0, 0.0
+    failed: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    known: list[tuple[str, str]] = []
     for suite in ElementTree.parse(report).getroot().iter("testsuite"):
         seconds += float(suite.get("time", 0))
         for case in suite.iter("testcase"):
