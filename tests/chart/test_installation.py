@@ -10,7 +10,7 @@ from hack.cluster.controlplane import ControlPlane
 from tests.builders.chart import CHART, FULL_NAME, Body, as_flags, cluster_role_rules, helm, rendered
 from tests.builders.resources import make_profile, make_vr
 
-# One control plane for the file: its releases are cluster-scoped.
+# One process for the file: its releases are cluster-scoped.
 pytestmark = pytest.mark.xdist_group("chart")
 STORAGE = {"defaultProfile.storage": [{"name": "media", "endpoint": "http://s3.media.svc:8333", "secretName": "s3"}]}
 
@@ -19,6 +19,13 @@ def run_helm(cluster: ControlPlane, *arguments: str | Path) -> str:
     result = helm(*arguments, kubeconfig=cluster.kubeconfig)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.fixture(scope="module")
+def control_plane(cluster_binaries: None) -> Iterator[ControlPlane]:
+    """One of this file's own: helm refuses to install over CRDs that other tests have applied."""
+    with ControlPlane() as running:
+        yield running
 
 
 @pytest.fixture
