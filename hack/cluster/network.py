@@ -67,6 +67,12 @@ def remove_network(state: Path) -> None:
         _IP_FORWARD.write_text(before.read_text())
 
 
+def service_rules_exist() -> bool:
+    """Whether kube-proxy has written its rules; it does so once, in one transaction, when it knows every Service."""
+    family, table = NFT_TABLES[0]
+    return subprocess.run(["nft", "list", "table", family, table], capture_output=True).returncode == 0
+
+
 def bridge_exists() -> bool:
     """Whether our bridge is there."""
     return Path("/sys/class/net", BRIDGE).exists()

@@ -12,7 +12,7 @@ from hack.cluster.binaries import ALL
 from hack.cluster.cgroups import NODE_CGROUP
 from hack.cluster.containerd import Containerd
 from hack.cluster.controlplane import ControlPlane
-from hack.cluster.network import GATEWAY
+from hack.cluster.network import GATEWAY, service_rules_exist
 from hack.cluster.services import CLUSTER_DOMAIN
 
 NODE_NAME = "dev"
@@ -78,8 +78,10 @@ def start_kubelet(cluster: ControlPlane, containerd: Containerd, folder: Path) -
 
 
 def wait_until_ready(cluster: ControlPlane) -> None:
-    """Return when the node is Ready, that is: when it takes pods."""
+    """Return when the node is Ready, that is: when it takes pods, and Services lead somewhere."""
     cluster.processes.wait_until("kubelet", lambda: _is_ready(cluster), what="A Ready node")
+    # Not its /healthz: that answers 200 before the first rules are written.
+    cluster.processes.wait_until("kube-proxy", service_rules_exist, what="The Services' rules")
 
 
 def start_kube_proxy(cluster: ControlPlane, folder: Path) -> None:
