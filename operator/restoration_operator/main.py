@@ -6,11 +6,7 @@ first ends the process.
 """
 
 import asyncio
-import random
-import time
 from collections import Counter
-from datetime import UTC, datetime
-from typing import Final
 
 import kopf
 import structlog
@@ -18,7 +14,7 @@ from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
 from restoration_operator import metrics
-from restoration_operator.cluster import ApiError, Cluster, UnreachableError, connect
+from restoration_operator.cluster import Cluster, connect
 from restoration_operator.health import Health
 from restoration_operator.logs import configure_logging
 from restoration_operator.poll import Poller
@@ -29,10 +25,8 @@ from restoration_operator.resync import Resync, StaleWatchError
 from restoration_operator.settings import Settings
 from restoration_operator.store import Store
 from restoration_operator.watch import handlers
+from restoration_operator.worker import QUEUE, Worker
 from restoration_operator.workqueue import WorkQueue
-
-QUEUE: Final = "videorestoration"
-UNREACHABLE_PAUSE_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
 
@@ -81,6 +75,7 @@ class Operator:
             builtin_profile=BuiltinProfile(settings.default_profile_file, fill), complete=fill, wake=self._queue.add
         )
         self._reconciler = Reconciler(self._store, cluster, lost_node_seconds=settings.lost_node_seconds)
+        self._worker = Worker(self._queue, self._reconciler)
         self._resync = Resync(self._store, cluster, self._queue, settings)
         self._poller = Poller(self._store, self._queue, poll_seconds=settings.poll_seconds)
         self._profiles = ProfileChecker(cluster, fill, namespace=settings.namespace)
@@ -97,7 +92,7 @@ class Operator:
                 group.create_task(self._resync.run(), name="resync"),
                 group.create_task(self._poller.run(), name="poll"),
                 group.create_task(self._profiles.run(), name="profiles"),
-                *(group.create_task(self._work(), name=f"worker-{n}") for n in range(self._settings.workers)),
+                *(group.create_task(self._worker.run(), name=f"worker-{n}") for n in range(self._settings.workers)),
             ]
             await self._watch()
             for helper in helpers:
@@ -111,43 +106,6 @@ class Operator:
             namespaces=self._settings.watch_namespaces,
             standalone=True,
         )
-
-    async def _work(self) -> None:
-        while True:
-            uid = await self._queue.take()
-            metrics.QUEUE_ADDS.labels(QUEUE).inc()
-            began = time.monotonic()
-            try:
-                result = await self._reconcile(uid)
-            finally:
-                self._queue.done(uid)
-            metrics.RECONCILES.labels(QUEUE, result).inc()
-            metrics.RECONCILE_SECONDS.labels(QUEUE).observe(time.monotonic() - began)
-
-    async def _reconcile(self, uid: str) -> str:
-        try:
-            wake_at = await self._reconciler.reconcile(uid)
-        except UnreachableError as error:
-            # It says nothing about this restoration: no backoff, or an outage would leave hour-long waits behind.
-            log.warning("API server unreachable", uid=uid, error=str(error))
-            self._queue.add_after(uid, UNREACHABLE_PAUSE_SECONDS * random.uniform(0.5, 1.5))
-            return "requeue"
-        except ApiError as error:
-            pause = self._queue.retry(uid)
-            if error.retry_after_seconds is not None:
-                self._queue.add_after(uid, error.retry_after_seconds)
-            log.warning("API server refused", uid=uid, error=str(error), retry_seconds=round(pause, 1))
-            metrics.QUEUE_RETRIES.labels(QUEUE).inc()
-            return "error"
-        except Exception:
-            pause = self._queue.retry(uid)
-            log.exception("reconciliation failed", uid=uid, retry_seconds=round(pause, 1))
-            metrics.QUEUE_RETRIES.labels(QUEUE).inc()
-            return "error"
-        self._queue.forgive(uid)
-        if wake_at is not None:
-            self._queue.add_after(uid, (wake_at - datetime.now(UTC)).total_seconds())
-        return "success"
 
     def _refresh(self) -> None:
         metrics.QUEUE_DEPTH.labels(QUEUE).set(len(self._queue))
