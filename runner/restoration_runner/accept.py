@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from restoration_api.outcome import FailureReason
 from restoration_api.request import (
     Codec,
-    ColorCorrection,
     Container,
     ExecutionMode,
     Precision,
@@ -33,8 +32,7 @@ PRESETS = (
 """x265's own names."""
 LARGEST_CRF = 51
 PIXEL_FORMAT = "yuv420p10le"
-BUILT_PRECISIONS = (Precision.FP32, Precision.BF16)
-BUILT_CORRECTIONS = (ColorCorrection.WAVELET, ColorCorrection.NONE)
+BUILT_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.FP16)
 
 
 @dataclass(frozen=True)
@@ -74,24 +72,6 @@ REFUSALS: tuple[Refusal, ...] = (
         f"use a number from 0 to {LARGEST_CRF}",
     ),
     Refusal(
-        "restoration.colorCorrection",
-        lambda r: r.restoration.color_correction not in BUILT_CORRECTIONS,
-        lambda r: r.restoration.color_correction.value,
-        "use Wavelet or None",
-    ),
-    Refusal(
-        "restoration.strength",
-        lambda r: r.restoration.strength != 1,
-        lambda r: r.restoration.strength,
-        "leave it out or use 1",
-    ),
-    Refusal(
-        "restoration.denoiseStrength",
-        lambda r: r.restoration.denoise_strength != 0,
-        lambda r: r.restoration.denoise_strength,
-        "leave it out or use 0",
-    ),
-    Refusal(
         "input.clip",
         lambda r: r.input.clip is not None,
         lambda r: r.input.clip and r.input.clip.to_json(),
@@ -119,7 +99,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "model.precision",
         lambda r: r.model.precision not in BUILT_PRECISIONS,
         lambda r: r.model.precision.value,
-        "use FP32 or BF16",
+        "use FP32, BF16 or FP16",
     ),
     Refusal("gpu.count", lambda r: r.gpu.count > 1, lambda r: r.gpu.count, "use 1 GPU, or 0 for the CPU"),
 )

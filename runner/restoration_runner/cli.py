@@ -104,6 +104,12 @@ def restore(
     overlap_frames: Annotated[int | None, typer.Option(help="Frames that neighbouring chunks share.")] = None,
     segment_frames: Annotated[int | None, typer.Option(help="About how much is lost if it is interrupted.")] = None,
     color_correction: Annotated[ColorCorrection | None, typer.Option(help="Where colours come from.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="1: the restored picture; 0: the enlarged input; between: a mix.")
+    ] = None,
+    denoise_strength: Annotated[
+        float | None, typer.Option(help="0 to 1: noise in what the model is shown: softer, more invented.")
+    ] = None,
     crf: Annotated[int | None, typer.Option(help="Quality of the encoder: lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="Effort of the encoder.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Numbers of the network.")] = None,
@@ -132,6 +138,8 @@ def restore(
                 segment_frames=segment_frames,
                 seed=seed,
                 color_correction=color_correction,
+                strength=strength,
+                denoise_strength=denoise_strength,
                 crf=crf,
                 preset=preset,
             ),

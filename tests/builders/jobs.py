@@ -32,7 +32,7 @@ from restoration_api.request import (
 )
 from restoration_runner import assemble, inputs, job, models
 from restoration_runner.job import JobContext, run_job
-from restoration_runner.models.restorer import Capabilities, Restorer, WorkReport
+from restoration_runner.models.restorer import Capabilities, ConditionNoise, Restorer, WorkReport
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.stopping import StopSignal
@@ -223,8 +223,15 @@ class WatchedRestorer:
     def environment(self) -> dict[str, str]:
         return self._inner.environment()
 
-    def restore(self, work: SegmentWork, frames: Iterator[torch.Tensor], *, seed: int) -> Iterator[torch.Tensor]:
-        for frame in self._inner.restore(work, frames, seed=seed):
+    def restore(
+        self,
+        work: SegmentWork,
+        frames: Iterator[torch.Tensor],
+        *,
+        seed: int,
+        condition_noise: ConditionNoise | None = None,
+    ) -> Iterator[torch.Tensor]:
+        for frame in self._inner.restore(work, frames, seed=seed, condition_noise=condition_noise):
             self._happened("frame")
             yield frame
 

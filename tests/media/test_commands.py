@@ -23,7 +23,7 @@ from tests.builders.servers import S3Server, free_ports
 from typer.testing import CliRunner
 
 from restoration_api.outcome import Outcome, Progress, Result
-from restoration_api.request import ColorCorrection, Overwrite, Request
+from restoration_api.request import Overwrite, Precision, Request
 from restoration_runner.cli import app
 from restoration_runner.storage.s3 import S3Store
 from restoration_runner.storage.store import read_whole
@@ -64,13 +64,18 @@ def invoke(*arguments: str | Path) -> Ended:
 
 def test_restore_writes_the_file_and_says_so(material: Material, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    done = command("restore", material.source, out, "--model", material.model, *SMALL, "--scale", "2")
+    wish = ["--strength", "0.5", "--denoise-strength", "0.1", "--color-correction", "LAB", "--precision", "FP16"]
+    done = command("restore", material.source, out, "--model", material.model, *SMALL, "--scale", "2", *wish)
     assert done.returncode == 0, done.stderr
     assert f"{material.frames} frames at 128x128" in done.stderr
     video = ffprobe.video(out)
     assert (video["width"], video["height"], video["codec_name"]) == (128, 128, "hevc")
     assert len(ffprobe.times(out)) == material.frames
     assert ffprobe.packet_hashes(out, "a:0") == ffprobe.packet_hashes(material.source, "a:0")
+    (manifest,) = tmp_path.glob(".vr/*/final.json")
+    plan = json.loads(manifest.read_text())["plan"]
+    chosen = [plan["restoration"][name] for name in ("strength", "denoiseStrength", "colorCorrection")]
+    assert [*chosen, plan["precision"]] == [0.5, 0.1, "LAB", "FP16"]
 
 
 REFUSED: list[tuple[str, list[str], int, str]] = [
@@ -83,6 +88,7 @@ REFUSED: list[tuple[str, list[str], int, str]] = [
         11,
         "one of",
     ),
+    ("too strong", ["restore", "IN", "out.mp4", "--model", "MODEL", "--strength", "1.5"], 11, "strength"),
     ("no such device", ["restore", "IN", "out.mp4", "--model", "MODEL", "--device", "tpu"], 11, "cuda:N"),
     ("another container", ["restore", "IN", "out.mkv", "--model", "MODEL"], 11, ".mp4"),
     ("onto itself", ["restore", "IN", "IN", "--model", "MODEL"], 11, "input itself"),
@@ -302,7 +308,7 @@ STORAGE_ERRORS: list[tuple[str, int, str, list[str]]] = [
     ("another etag", 16, "InputChanged", ["input.etag", "0000"]),
     ("another sha256", 16, "InputChanged", ["input.sha256"]),
     ("output exists", 14, "OutputConflict", ["output.uri", "overwrite"]),
-    ("unsupported wish", 11, "InvalidParameters", ["restoration.colorCorrection", "LAB"]),
+    ("unsupported wish", 11, "InvalidParameters", ["model.precision", "FP8"]),
     ("too large", 11, "InvalidParameters", ["limits.maxInputBytes"]),
 ]
 
@@ -356,8 +362,8 @@ def spoil(case: str, request: Request, pod: Pod, seaweed: S3Server, folder: Path
         seaweed.client().fput_object("commands", key, str(folder / "other"))
         return request.model_copy(update={"output": output.model_copy(update={"overwrite": Overwrite.NEVER})})
     if case == "unsupported wish":
-        wish = request.restoration.model_copy(update={"color_correction": ColorCorrection.LAB})
-        return request.model_copy(update={"restoration": wish})
+        wish = request.model.model_copy(update={"precision": Precision.FP8})
+        return request.model_copy(update={"model": wish})
     if case == "too large":
         return request.model_copy(update={"limits": request.limits.model_copy(update={"max_input_bytes": 100})})
     return request

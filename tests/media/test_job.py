@@ -19,7 +19,7 @@ from restoration_api.outcome import FailureReason, Result, Stage
 from restoration_api.request import ColorCorrection, SegmentCleanup, Target
 from restoration_runner import job, models
 from restoration_runner.errors import RestorationError
-from restoration_runner.models.restorer import Capabilities, Restorer, WorkReport
+from restoration_runner.models.restorer import Capabilities, ConditionNoise, Restorer, WorkReport
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.restoration.resize import resize
@@ -105,6 +105,7 @@ class Identity:
         self._error = error
         self._value = value
         self._count = 0
+        self.condition_noise: ConditionNoise | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -117,7 +118,15 @@ class Identity:
     def environment(self) -> dict[str, str]:
         return {"device": "test"}
 
-    def restore(self, work: SegmentWork, frames: Iterator[torch.Tensor], *, seed: int) -> Iterator[torch.Tensor]:
+    def restore(
+        self,
+        work: SegmentWork,
+        frames: Iterator[torch.Tensor],
+        *,
+        seed: int,
+        condition_noise: ConditionNoise | None = None,
+    ) -> Iterator[torch.Tensor]:
+        self.condition_noise = condition_noise
         for number, frame in zip(range(work.encode_from, work.encode_to + 1), frames, strict=True):
             assert frame.shape[1] % 16 == frame.shape[2] % 16 == 0
             if work.first_frame <= number <= work.last_frame:
@@ -151,19 +160,41 @@ def test_a_model_that_changes_nothing_gives_the_resized_input(model: Path, tmp_p
     assert ffmpeg_cli.psnr(source, out, pixel_format="yuv420p10le") > 40  # the rest is chroma, filtered twice
 
 
-def test_colour_comes_from_the_input(model: Path, tmp_path: Path, with_restorer: Any) -> None:
-    """A model that turns everything grey: with Wavelet the slow colours are the input's, without they are grey."""
-    source = clips.write(tmp_path / "in.mkv", Clip(frames=5, width=64, height=64, options={"crf": "4"}))
-    means = {}
-    for correction in (ColorCorrection.WAVELET, ColorCorrection.NONE):
-        with_restorer(Identity(value=0.0))
-        out = tmp_path / f"{correction}.mp4"
-        choices = Choices(target=Target(scale_factor=1), chunk_frames=5, color_correction=correction)
-        run_here(make_request(source.as_uri(), out.as_uri(), model, choices=choices))
-        means[correction] = mean_rgb(out)
-    wanted = mean_rgb(source)
-    assert (means[ColorCorrection.WAVELET] - wanted).abs().max() < 0.02
-    assert (means[ColorCorrection.NONE] - 0.5).abs().max() < 0.01
+def mean_of_grey(model: Path, folder: Path, with_restorer: Any, **choices: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean colours of what a model that turns everything grey leaves of a clip, and of that clip."""
+    with_restorer(Identity(value=0.0))
+    source, out = clips.write(folder / "in.mkv", Clip(frames=5, width=64, height=64, options={"crf": "4"})), "out.mp4"
+    wish = Choices(target=Target(scale_factor=1), chunk_frames=5, preset="ultrafast", **choices)
+    run_here(make_request(source.as_uri(), (folder / out).as_uri(), model, choices=wish))
+    return mean_rgb(folder / out), mean_rgb(source)
+
+
+@pytest.mark.parametrize("correction", ColorCorrection)
+def test_colour_comes_from_the_input(
+    model: Path, tmp_path: Path, with_restorer: Any, correction: ColorCorrection
+) -> None:
+    found, wanted = mean_of_grey(model, tmp_path, with_restorer, color_correction=correction)
+    expected = 0.5 if correction is ColorCorrection.NONE else wanted
+    assert (wanted - 0.5).abs().max() > 0.05
+    assert (found - expected).abs().max() < (0.04 if correction is ColorCorrection.LAB else 0.02)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_strength_brings_the_input_back(model: Path, tmp_path: Path, with_restorer: Any, strength: float) -> None:
+    found, wanted = mean_of_grey(
+        model, tmp_path, with_restorer, color_correction=ColorCorrection.NONE, strength=strength
+    )
+    assert (found - (0.5 * strength + wanted * (1 - strength))).abs().max() < 0.01
+
+
+def test_the_wish_for_condition_noise_reaches_the_model(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    source = clips.write(tmp_path / "in.mkv", Clip(frames=5, width=64, height=64))
+    for strength, expected in ((0.0, None), (0.25, ConditionNoise(strength=0.25, window_latents=3))):
+        restorer = Identity()
+        with_restorer(restorer)
+        choices = Choices(target=Target(scale_factor=1), chunk_frames=9, denoise_strength=strength, preset="ultrafast")
+        run_here(make_request(source.as_uri(), (tmp_path / f"{strength}.mp4").as_uri(), model, choices=choices))
+        assert restorer.condition_noise == expected
 
 
 def mean_rgb(path: Path) -> torch.Tensor:

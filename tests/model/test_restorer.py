@@ -13,8 +13,9 @@ from torch import Tensor
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models import load_restorer
-from restoration_runner.models.restorer import Restorer
+from restoration_runner.models.restorer import ConditionNoise, Restorer
 from restoration_runner.models.seedvr2.folder import PosteriorRule
+from restoration_runner.models.seedvr2.sampling import noise_level
 from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from tests.builders.models import tiny_description, write_tiny_model
@@ -55,8 +56,11 @@ def segments(
     )
 
 
-def run(restorer: Restorer, work: SegmentWork, video: Tensor, *, seed: int = 5) -> Tensor:
-    frames = list(restorer.restore(work, iter(video[work.encode_from : work.encode_to + 1]), seed=seed))
+def run(
+    restorer: Restorer, work: SegmentWork, video: Tensor, *, seed: int = 5, noise: ConditionNoise | None = None
+) -> Tensor:
+    given = iter(video[work.encode_from : work.encode_to + 1])
+    frames = list(restorer.restore(work, given, seed=seed, condition_noise=noise))
     assert len(frames) == work.frames
     return torch.stack(frames)
 
@@ -100,6 +104,48 @@ def test_noise_follows_the_input_not_the_scene(restorer: Restorer) -> None:
     assert torch.equal(run(restorer, here, video), run(restorer, here, video))
     assert not torch.equal(run(restorer, here, video), run(restorer, there, video))
     assert not torch.equal(run(restorer, here, video), run(restorer, here, video, seed=6))
+
+
+def noised(strength: float, *, window: int = 3) -> ConditionNoise:
+    return ConditionNoise(strength=strength, window_latents=window)
+
+
+def test_no_condition_noise_is_the_released_behaviour(restorer: Restorer) -> None:
+    work, video = segments(5, k=1, e=2, d=2)[0], scene(5)
+    plain = run(restorer, work, video)
+    assert torch.equal(run(restorer, work, video, noise=noised(0)), plain)
+    assert not torch.equal(run(restorer, work, video, noise=noised(0.1)), plain)
+
+
+def test_a_condition_of_pure_noise_shows_nothing_of_the_input(restorer: Restorer) -> None:
+    work = segments(5, k=1, e=2, d=2)[0]
+    one, other = scene(5), scene(5).flip(-1)
+    assert (run(restorer, work, one) - run(restorer, work, other)).abs().max() > 1e-2
+    results = [run(restorer, work, video, noise=noised(1)) for video in (one, other)]
+    assert (results[0] - results[1]).abs().max() < 1e-5
+
+
+def test_condition_noise_grows_with_the_plan_s_window_not_the_scene_s(restorer: Restorer) -> None:
+    work, video = segments(5, k=1, e=2, d=2)[0], scene(5)
+    plain = run(restorer, work, video)
+    short, long = (run(restorer, work, video, noise=noised(0.2, window=w)) for w in (3, 1001))
+    assert (long - plain).norm() > (short - plain).norm() > 0
+
+
+def test_condition_noise_does_not_show_segments(restorer: Restorer) -> None:
+    video, noise = scene(50), noised(0.4)
+    whole = segments(50, k=10_000, e=0, d=0)[0]
+    parts = segments(50, k=2, e=EXACT_ENCODER, d=EXACT_DECODER)
+    assert len(parts) > 2
+    actual = torch.cat([run(restorer, work, video, noise=noise) for work in parts])
+    assert (actual - run(restorer, whole, video, noise=noise)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("strength", "latents", "level"), [(0.0, 6, 0.0), (0.1, 6, 0.144), (0.1, 21, 0.262), (0.1, 1, 0.245), (1.0, 6, 1.0)]
+)
+def test_noise_level_at_720p(strength: float, latents: int, level: float) -> None:
+    assert noise_level(strength, (latents, 90, 160)) == pytest.approx(level, abs=5e-4)
 
 
 def test_threads_are_pinned_and_part_of_the_environment(model: Path) -> None:
@@ -195,7 +241,7 @@ def test_capabilities_are_the_folder_s(restorer: Restorer) -> None:
     assert (capabilities.alignment, capabilities.encoder_warmup, capabilities.decoder_warmup) == (16, 2, 2)
 
 
-@pytest.mark.parametrize("precision", ["FP16", "FP8", "half"])
+@pytest.mark.parametrize("precision", ["FP8", "half"])
 def test_precision_that_is_not_built(model: Path, precision: str) -> None:
     with pytest.raises(RestorationError) as caught:
         load_restorer(model, device="cpu", precision=precision)

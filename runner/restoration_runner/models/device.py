@@ -15,7 +15,8 @@ from restoration_api.outcome import FailureReason
 from restoration_api.request import Precision
 from restoration_runner.errors import RestorationError
 
-DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16}
+DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+"""Of the weights."""
 
 
 def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
@@ -68,9 +69,9 @@ def keep_freed_memory() -> None:
 def compute_dtype(precision: str) -> torch.dtype:
     """Raises RestorationError(InvalidParameters) for a precision that is not built."""
     if precision not in DTYPES:
-        offered = " or ".join(DTYPES)
+        offered = ", ".join(DTYPES)
         raise RestorationError(
-            FailureReason.INVALID_PARAMETERS, f"Precision {precision} is not built yet: choose {offered}."
+            FailureReason.INVALID_PARAMETERS, f"Precision {precision} is not built yet: choose one of {offered}."
         )
     return DTYPES[Precision(precision)]
 

@@ -35,6 +35,19 @@ class WorkReport:
     non_finite_values: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConditionNoise:
+    """How much of the picture that the model is shown is replaced by noise (`restoration.denoiseStrength`).
+
+    strength: 0 to 1, before it is shifted by the size of what the model sees at once.
+    window_latents: the plan's window, 1 for a single image; also used for the shorter windows of short scenes, so that
+        they look like the rest.
+    """
+
+    strength: float
+    window_latents: int
+
+
 class Restorer(Protocol):
     """A loaded model on its device."""
 
@@ -48,7 +61,14 @@ class Restorer(Protocol):
         """What besides the plan decides the bytes: device model, precision, exact knobs, instruction set."""
         ...
 
-    def restore(self, work: SegmentWork, frames: Iterator[torch.Tensor], *, seed: int) -> Iterator[torch.Tensor]:
+    def restore(
+        self,
+        work: SegmentWork,
+        frames: Iterator[torch.Tensor],
+        *,
+        seed: int,
+        condition_noise: ConditionNoise | None = None,
+    ) -> Iterator[torch.Tensor]:
         """Restore the frames that `work` owns.
 
         frames: `[3, H, W]` float32 in [-1, 1], the scene's frames `work.encode_from` to `work.encode_to` in order;

@@ -1,4 +1,4 @@
-"""One segment: decoded frame, RGB, target size, padded, restored, cropped, colour-corrected, 10-bit YUV, encoded.
+"""One segment: decoded frame, RGB, target size, padded, restored, cropped, colour-corrected, blended, 10-bit, encoded.
 
 Three threads overlap: one decodes, the caller's computes, one encodes. They meet in short bounded queues, so memory
 does not grow with the segment and the device does not wait for a codec. Frames stay the decoder's own planes until
@@ -24,12 +24,12 @@ from restoration_api.ledger import Plan, Segment
 from restoration_api.outcome import FailureReason
 from restoration_api.request import ColorCorrection
 from restoration_runner.errors import RestorationError
-from restoration_runner.models.restorer import Restorer, WorkReport
+from restoration_runner.models.restorer import ConditionNoise, Restorer, WorkReport
 from restoration_runner.plan import segment_works
 from restoration_runner.restoration.channel import AbandonedError, Channel
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.restoration.resize import pad_to_alignment, resize
-from restoration_runner.restoration.wavelet import wavelet_transfer
+from restoration_runner.restoration.transfer import TRANSFERS, blend
 from restoration_runner.stopping import StopSignal
 from restoration_runner.video.colour import to_rgb, to_yuv420p10
 from restoration_runner.video.read import DecodedFrame, read_frames
@@ -92,6 +92,14 @@ class Stopwatch:
             if item is None:
                 return
             yield item
+
+
+def condition_noise(plan: Plan) -> ConditionNoise | None:
+    """None for strength 0, which leaves the condition as it is."""
+    strength = plan.restoration.denoise_strength
+    if strength == 0:
+        return None
+    return ConditionNoise(strength=strength, window_latents=1 if plan.frames == 1 else plan.grid.window_latents)
 
 
 def queue_frames(plan: Plan, memory_hint_mib: int | None) -> int:
@@ -191,7 +199,9 @@ class SegmentMaker:
         for work in works:
             owned: deque[DecodedFrame] = deque()
             given = self._conditions(work, costs.waiting.through(frames), owned)
-            restored = self._restorer.restore(work, given, seed=self._plan.restoration.seed)
+            restored = self._restorer.restore(
+                work, given, seed=self._plan.restoration.seed, condition_noise=condition_noise(self._plan)
+            )
             for picture in costs.inference.through(restored):
                 with costs.inference:
                     planes = self._finish(picture, owned.popleft())
@@ -219,8 +229,10 @@ class SegmentMaker:
     def _finish(self, restored: Tensor, frame: DecodedFrame) -> Planes:
         """Restored `[3, H, W]` in [-1, 1] with padding to 10-bit planes without."""
         picture = (restored[:, : self._plan.height, : self._plan.width] + 1) / 2
-        if self._plan.restoration.color_correction is ColorCorrection.WAVELET:
-            picture = wavelet_transfer(picture, self._at_output_size(frame))
+        wish = self._plan.restoration
+        if wish.color_correction is not ColorCorrection.NONE or wish.strength != 1:
+            resized = self._at_output_size(frame)
+            picture = blend(TRANSFERS[wish.color_correction](picture, resized), resized, wish.strength)
         return to_yuv420p10(picture, self._plan.color)
 
     def _check(self) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restoration_runner.models.seedvr2.config import RopeRule
+from restoration_runner.models.seedvr2.half import unit_scale
 from restoration_runner.models.seedvr2.rope import rotate, rotation
 from restoration_runner.models.seedvr2.windows import Grid, partition
 
@@ -87,16 +88,19 @@ def window_layout(
     return WindowLayout(tuple(group.to(device) for group in groups), inverse.to(device), len(windows))
 
 
-def window_attention(video: Tensor, text: Tensor, layout: WindowLayout) -> tuple[Tensor, Tensor]:
+def window_attention(
+    video: Tensor, text: Tensor, layout: WindowLayout, *, products: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Attention of every window over its own video tokens and all text tokens.
 
     video `[B, N, 3, heads, D]` and text `[B, L, 3, heads, D]` hold normalised, not yet rotated q and k, and v. Returns
     video `[B, N, heads·D]` in raster order and text `[B, L, heads·D]`, the plain mean of the text's rows over windows.
+    products: type of the two matrix products, where it is not that of the activations (`half.py`).
     """
     video_out: list[Tensor] = []
     text_sum: Tensor | None = None
     for group in layout.groups:
-        mixed, words = _attend_group(video, text, group)
+        mixed, words = _attend_group(video, text, group, products)
         video_out.append(mixed.flatten(1, 2))
         total = words.sum(dim=1)
         text_sum = total if text_sum is None else text_sum + total
@@ -105,7 +109,7 @@ def window_attention(video: Tensor, text: Tensor, layout: WindowLayout) -> tuple
     return tokens.flatten(2), (text_sum / layout.count).to(text.dtype).flatten(2)
 
 
-def _attend_group(video: Tensor, text: Tensor, group: WindowGroup) -> tuple[Tensor, Tensor]:
+def _attend_group(video: Tensor, text: Tensor, group: WindowGroup, products: torch.dtype) -> tuple[Tensor, Tensor]:
     """Returns video rows `[B, windows, n, heads, D]` and text rows `[B, windows, L, heads, D]` (fp32 for the mean)."""
     B = text.shape[0]
     count, n = group.index.shape
@@ -113,6 +117,14 @@ def _attend_group(video: Tensor, text: Tensor, group: WindowGroup) -> tuple[Tens
     words = text.unsqueeze(1).expand(B, count, *text.shape[1:])
     packed = torch.cat([rows, words], dim=2).flatten(0, 1)
     q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)
-    out = attend(rotate(q, group.cos, group.sin), rotate(k, group.cos, group.sin), v)
+    q, k = rotate(q, group.cos, group.sin), rotate(k, group.cos, group.sin)
+    out = attend(q, k, v) if v.dtype is products else _attend_half(q, k, v)
     out = out.transpose(1, 2).unflatten(0, (B, count))
     return out[:, :, :n], out[:, :, n:].float()
+
+
+def _attend_half(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """fp32 in and out, fp16 products: q and k are normalised, v is brought into range."""
+    scale = unit_scale(v)
+    half = [x.to(torch.float16) for x in (q, k, v / scale)]
+    return attend(*half).float() * scale

@@ -19,6 +19,7 @@ from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
 from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.half import parameter_dtype
 from restoration_runner.models.seedvr2.rope import frequencies
 from restoration_runner.models.seedvr2.vae import VideoVae
 
@@ -144,7 +145,9 @@ def _fill(
     ours = {official_name(name, rules): name for name, _ in model.named_parameters()}
     shapes = {official_name(name, rules): p.shape for name, p in model.named_parameters()}
     _check_keys(tensors, shapes, tables, source=source)
-    weights = {ours[name]: tensors[name].to(device=device, dtype=dtype) for name in shapes}
+    weights = {
+        ours[name]: tensors[name].to(device=device, dtype=parameter_dtype(tensors[name], dtype)) for name in shapes
+    }
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from restoration_runner.models.seedvr2.attention import RopeSpec, WindowLayout, window_attention, window_layout
 from restoration_runner.models.seedvr2.config import DitConfig
+from restoration_runner.models.seedvr2.half import Linear
 from restoration_runner.models.seedvr2.windows import Grid
 
 SINUSOID = 256
@@ -48,12 +49,12 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Linear(SINUSOID, width)
-        self.second = nn.Linear(width, width)
-        self.third = nn.Linear(width, 6 * width)
+        self.first = Linear(SINUSOID, width)
+        self.second = Linear(width, width)
+        self.third = Linear(width, 6 * width)
 
     def forward(self, timestep: Tensor) -> Tensor:
-        x = timestep_sinusoid(timestep).to(self.first.weight.dtype)
+        x = timestep_sinusoid(timestep).to(self.first.bias.dtype)
         embedding: Tensor = self.third(F.silu(self.second(F.silu(self.first(x)))))
         return embedding
 
@@ -91,9 +92,9 @@ class Modulation(nn.Module):
 class SwiGlu(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(width, hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate = Linear(width, hidden, bias=False)
+        self.up = Linear(width, hidden, bias=False)
+        self.down = Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
@@ -103,8 +104,8 @@ class SwiGlu(nn.Module):
 class GeluMlp(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.up = Linear(width, hidden)
+        self.down = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
@@ -117,10 +118,10 @@ class StreamLayers(nn.Module):
     def __init__(self, config: DitConfig, *, attention_only: bool) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.width, 3 * config.inner, bias=config.qkv_bias)
+        self.qkv = Linear(config.width, 3 * config.inner, bias=config.qkv_bias)
         self.q_norm = RmsNorm(config.head_dim, config.norm_eps)
         self.k_norm = RmsNorm(config.head_dim, config.norm_eps)
-        self.out = nn.Linear(config.inner, config.width)
+        self.out = Linear(config.inner, config.width)
         if not attention_only:
             self.modulation = Modulation(config.width)
             mlp = SwiGlu if config.mlp == "swiglu" else GeluMlp
@@ -156,7 +157,9 @@ class Block(nn.Module):
         text_in = rms_norm(text, self.eps)
         if not self.text_is_bare:
             text_in = t.modulation.before_attention(text_in, e)
-        video_mixed, text_mixed = window_attention(v.project(video_in), t.project(text_in), layout)
+        video_mixed, text_mixed = window_attention(
+            v.project(video_in), t.project(text_in), layout, products=v.qkv.weight.dtype
+        )
         video = video + v.modulation.after_attention(v.out(video_mixed), e)
         video = video + v.modulation.after_mlp(v.mlp(v.modulation.before_mlp(rms_norm(video, self.eps), e)), e)
         if self.is_last:
@@ -209,13 +212,13 @@ class NaDiT(nn.Module):
         super().__init__()
         self.config = config
         patch_size = math.prod(config.patch)
-        self.patch_in = nn.Linear(config.in_channels * patch_size, config.width)
-        self.text_in = nn.Linear(config.text_width, config.width)
+        self.patch_in = Linear(config.in_channels * patch_size, config.width)
+        self.text_in = Linear(config.text_width, config.width)
         self.time_in = TimeEmbedding(config.width)
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.layers))
         if config.output_head:
             self.head = OutputHead(config)
-        self.patch_out = nn.Linear(config.width, config.out_channels * patch_size)
+        self.patch_out = Linear(config.width, config.out_channels * patch_size)
         self._layouts: dict[tuple[Grid, int, torch.device], Layouts] = {}
 
     def forward(self, video: Tensor, text: Tensor, timestep: Tensor, layouts: Layouts | None = None) -> Tensor:

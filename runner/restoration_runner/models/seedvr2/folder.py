@@ -28,6 +28,7 @@ from restoration_runner.models.seedvr2.checkpoint import (
 )
 from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
 from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.vae import VideoVae
 
 DESCRIPTION, DIT, VAE, TEXT = "model.json", "dit.safetensors", "vae.safetensors", "text.safetensors"
@@ -64,12 +65,15 @@ class LoadedModel:
 
 
 def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    """Raises RestorationError(ModelInvalid) naming the file and what is wrong with it."""
+    """The model with its weights as `dtype`; see `half.py` for fp16.
+
+    Raises RestorationError(ModelInvalid) naming the file and what is wrong with it.
+    """
     description = read_description(folder)
     dit = build_dit(description.dit, read_tensors(folder / DIT), device=device, dtype=dtype, source=DIT)
     vae = build_vae(description.vae, read_tensors(folder / VAE), device=device, dtype=dtype, source=VAE)
     text = read_text(folder, description.dit.text_width)
-    return LoadedModel(description, dit, vae, text.to(device=device, dtype=dtype))
+    return LoadedModel(description, dit, vae, text.to(device=device, dtype=activation_dtype(dtype)))
 
 
 def write_folder(

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
-from restoration_runner.models.device import device_name
-from restoration_runner.models.restorer import Capabilities, WorkReport
+from restoration_runner.models.device import DTYPES, device_name
+from restoration_runner.models.restorer import Capabilities, ConditionNoise, WorkReport
 from restoration_runner.models.seedvr2.folder import LoadedModel, ModelDescription, PosteriorRule
-from restoration_runner.models.seedvr2.sampling import denoise, euler_endpoint
+from restoration_runner.models.seedvr2.half import activation_dtype
+from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
 from restoration_runner.models.seedvr2.vae import StreamState, posterior
 from restoration_runner.restoration.blend import WindowBlend
 from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
@@ -32,7 +33,7 @@ FRAMES_DO_NOT_FIT = (
     "larger GPU"
 )
 
-PRECISION_NAMES = {torch.float32: "FP32", torch.bfloat16: "BF16"}
+PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()}
 
 
 def capabilities(description: ModelDescription) -> Capabilities:
@@ -46,12 +47,13 @@ def capabilities(description: ModelDescription) -> Capabilities:
 
 
 class SeedVr2Restorer:
-    """Implements `models.restorer.Restorer`."""
+    """Implements `models.restorer.Restorer`. dtype: of the model's weights."""
 
     def __init__(self, model: LoadedModel, *, device: torch.device, dtype: torch.dtype) -> None:
         self._description = model.description
         self._dit, self._vae, self._text = model.dit, model.vae, model.text
-        self._device, self._dtype = device, dtype
+        self._device, self._precision = device, PRECISION_NAMES[dtype]
+        self._dtype = activation_dtype(dtype)
         # Channels-last convolutions are faster on CPUs, slower with cuDNN's plain path.
         self._memory_format = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
         self._vae.to(memory_format=self._memory_format)  # type: ignore[call-overload]
@@ -66,19 +68,28 @@ class SeedVr2Restorer:
         return self._device
 
     def environment(self) -> dict[str, str]:
-        found = {"device": device_name(self._device), "precision": PRECISION_NAMES[self._dtype]}
+        found = {"device": device_name(self._device), "precision": self._precision}
         if self._device.type == "cpu":
             found["threads"] = str(torch.get_num_threads())
         return found
 
     @torch.no_grad()
-    def restore(self, work: SegmentWork, frames: Iterator[Tensor], *, seed: int) -> Iterator[Tensor]:
+    def restore(
+        self,
+        work: SegmentWork,
+        frames: Iterator[Tensor],
+        *,
+        seed: int,
+        condition_noise: ConditionNoise | None = None,
+    ) -> Iterator[Tensor]:
         """See `Restorer.restore`. Holds one chunk of frames, one window of latents and the VAE's tails."""
         self._non_finite.zero_()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         with device_faults(FRAMES_DO_NOT_FIT):
             latents = self._encode(work, frames, seed)
+            if condition_noise is not None and condition_noise.strength > 0:
+                latents = self._noised(work, latents, seed, condition_noise)
             yield from self._decode(work, self._denoise(work, latents, seed))
 
     def report(self) -> WorkReport:
@@ -105,6 +116,19 @@ class SeedVr2Restorer:
             eps = self._normal(seed, Purpose.POSTERIOR, frame, latent.shape)
             latent = latent + std[0, :, 0].permute(1, 2, 0) * eps
         return latent * self._description.vae.scaling
+
+    def _noised(
+        self, work: SegmentWork, latents: Iterator[tuple[int, Tensor]], seed: int, noise: ConditionNoise
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The latents with noise mixed in; like every draw, it depends on the frame, not on the window."""
+        for number, latent in latents:
+            height, width, _ = latent.shape
+            level = noise_level(noise.strength, (noise.window_latents, height, width))
+            frame = work.scene_start + TEMPORAL_STRIDE * number
+            yield (
+                number,
+                add_condition_noise(latent, self._normal(seed, Purpose.AUGMENTATION, frame, latent.shape), level),
+            )
 
     def _denoise(self, work: SegmentWork, latents: Iterator[tuple[int, Tensor]], seed: int) -> Iterator[Tensor]:
         """Clean latents `[h, w, 16]` fp32, from `work.decode_from` to the segment's end."""

@@ -44,6 +44,16 @@ def timestep_shift(timestep: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return 1000 * (shift * u / (1 + (shift - 1) * u))
 
 
+def noise_level(strength: float, grid: tuple[int, int, int]) -> float:
+    """How much of the condition becomes noise, 0 to 1: `strength` shifted by the clip's size; `grid` in latents."""
+    return timestep_shift(torch.tensor(1000 * strength), grid).item() / 1000
+
+
+def add_condition_noise(latent: Tensor, noise: Tensor, level: float) -> Tensor:
+    """Step 10 of the released pipeline, in fp32: a point on the straight line from the latent to the noise."""
+    return (1 - level) * latent.float() + level * noise.float()
+
+
 def denoise(dit: NaDiT, noise: Tensor, latent: Tensor, text: Tensor, timestep: float = TIMESTEP) -> Tensor:
     """Velocity `[t, h, w, 16]` of one window; noise and scaled latent `[t, h, w, 16]`, text `[L, width]`."""
     at = torch.tensor([timestep], dtype=torch.float32, device=noise.device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from restoration_runner.models.seedvr2.attention import attend
 from restoration_runner.models.seedvr2.config import VaeConfig
+from restoration_runner.models.seedvr2.half import Linear, half_product, unit_scale
 
 
 class StreamState:
@@ -76,6 +77,8 @@ class PointwiseConv3d(nn.Conv3d):
         super().__init__(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.weight.dtype is torch.float16:
+            return convolve(x, self)
         if not prefers_onednn(x):
             return super().forward(x)
         return F.linear(x.permute(0, 2, 3, 4, 1), self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
@@ -101,11 +104,20 @@ def prefers_onednn(x: Tensor) -> bool:
 
 def convolve(x: Tensor, conv: nn.Conv3d) -> Tensor:
     """`conv` applied to `x`, by oneDNN where that is faster than PyTorch's own choice."""
+    assert conv.bias is not None, "every convolution of the VAE has one"
+    if conv.weight.dtype is torch.float16:
+        # One scale for all: the frames of a chunk and of its past meet in the same sums.
+        out = half_product(lambda a, b: _convolve(a, b, None, conv), x, conv.weight, unit_scale(x))
+        return out + conv.bias.view(-1, 1, 1, 1)
+    return _convolve(x, conv.weight, conv.bias, conv)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: nn.Conv3d) -> Tensor:
     stride, padding = list(conv.stride), [int(side) for side in conv.padding]
     if prefers_onednn(x):
-        out: Tensor = torch.ops.aten.mkldnn_convolution(x, conv.weight, conv.bias, padding, stride, [1, 1, 1], 1)
+        out: Tensor = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, [1, 1, 1], 1)
         return out
-    return F.conv3d(x, conv.weight, conv.bias, stride, padding)
+    return F.conv3d(x, weight, bias, stride, padding)
 
 
 class FrameNorm(nn.GroupNorm):
@@ -151,10 +163,10 @@ class FrameAttention(nn.Module):
     def __init__(self, channels: int, config: VaeConfig) -> None:
         super().__init__()
         self.norm = FrameNorm(config.groups, channels, config.norm_eps)
-        self.q = nn.Linear(channels, channels)
-        self.k = nn.Linear(channels, channels)
-        self.v = nn.Linear(channels, channels)
-        self.out = nn.Linear(channels, channels)
+        self.q = Linear(channels, channels)
+        self.k = Linear(channels, channels)
+        self.v = Linear(channels, channels)
+        self.out = Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, T, H, W = x.shape
