@@ -1,4 +1,4 @@
-"""Write what is generated from the contracts in `crds/restoration_api`: the CRDs and two pages of documentation.
+"""Write what is generated from the code: the CRDs and three pages of documentation.
 
 The CRDs lie in `crds/` and, the same, in the chart: a copy, because helm warns at every command about symbolic links.
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from hack.operator_reference import operator_reference
 from hack.reference import api_reference, failure_classes
 from restoration_api.schema import custom_resource_definitions
 
@@ -27,7 +28,12 @@ def generated() -> dict[str, str]:
         for name, crd in custom_resource_definitions().items()
         for folder in FOLDERS
     }
-    return manifests | {"docs/api-reference.md": api_reference(), "docs/failure-classes.md": failure_classes()}
+    pages = {
+        "docs/api-reference.md": api_reference(),
+        "docs/failure-classes.md": failure_classes(),
+        "docs/operator-reference.md": operator_reference(),
+    }
+    return manifests | pages
 
 
 def drifted(root: Path = ROOT) -> list[str]:

@@ -6,6 +6,7 @@ first ends the process.
 """
 
 import asyncio
+import sys
 from collections import Counter
 
 import kopf
@@ -22,10 +23,10 @@ from restoration_operator.profile_file import BuiltinProfile, ImageFiller
 from restoration_operator.profiles import ProfileChecker
 from restoration_operator.reconcile import Reconciler
 from restoration_operator.resync import Resync, StaleWatchError
-from restoration_operator.settings import Settings
+from restoration_operator.settings import Settings, environment_variable, flag
 from restoration_operator.store import Store
 from restoration_operator.watch import handlers
-from restoration_operator.worker import QUEUE, Worker
+from restoration_operator.worker import Worker
 from restoration_operator.workqueue import WorkQueue
 
 log = structlog.get_logger()
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 def main() -> int | str:
     """Run until told to stop; returns the exit status, or the sentence that explains why it did not start."""
     try:
-        settings = Settings()
+        settings = Settings.from_arguments(sys.argv[1:])
     except ValidationError as error:
         return "\n".join(_explain(problem) for problem in error.errors(include_url=False))
     configure_logging(form=settings.log_format, level=settings.log_level)
@@ -70,7 +71,10 @@ class Operator:
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         fill = ImageFiller(settings.runner_image, settings.runner_image_pull_policy)
         self._settings = settings
-        self._queue = WorkQueue()
+        self._queue = WorkQueue(
+            on_add=metrics.QUEUE_ADDS.labels(metrics.NAME).inc,
+            on_take=metrics.QUEUE_SECONDS.labels(metrics.NAME).observe,
+        )
         self._store = Store(
             builtin_profile=BuiltinProfile(settings.default_profile_file, fill), complete=fill, wake=self._queue.add
         )
@@ -108,9 +112,11 @@ class Operator:
         )
 
     def _refresh(self) -> None:
-        metrics.QUEUE_DEPTH.labels(QUEUE).set(len(self._queue))
-        metrics.QUEUE_LONGEST_WAIT.labels(QUEUE).set(self._queue.longest_wait_seconds)
-        phases = Counter(str(item.status.phase or "New") for item in self._store.unfinished())
+        metrics.QUEUE_DEPTH.labels(metrics.NAME).set(len(self._queue))
+        working = self._queue.working_seconds
+        metrics.QUEUE_UNFINISHED.labels(metrics.NAME).set(sum(working))
+        metrics.QUEUE_LONGEST.labels(metrics.NAME).set(max(working, default=0.0))
+        phases = Counter(self._store.phases())
         metrics.RESTORATIONS.clear()
         for phase, count in phases.items():
             metrics.RESTORATIONS.labels(phase).set(count)
@@ -118,6 +124,6 @@ class Operator:
 
 def _explain(problem: object) -> str:
     assert isinstance(problem, dict)
-    variable = "VR_" + "_".join(str(part) for part in problem["loc"]).upper()
-    missing = problem["type"] == "missing"
-    return f"{variable} is required" if missing else f"{variable} is wrong: {problem['msg']}"
+    name = str(problem["loc"][0])
+    setting = f"{environment_variable(name)} ({flag(name)})"
+    return f"{setting} is required" if problem["type"] == "missing" else f"{setting} is wrong: {problem['msg']}"

@@ -67,11 +67,14 @@ class Reconciler:
         *,
         lost_node_seconds: int = 300,
         clock: Callable[[], datetime] = utc_now,
+        announce: Callable[[VideoRestoration, VideoRestorationStatus], None] = lambda restoration, status: None,
     ) -> None:
+        """`announce` is told of every status that was stored, with the restoration as it was before."""
         self._store = store
         self._cluster = cluster
         self._lost_node_seconds = lost_node_seconds
         self._clock = clock
+        self._announce = announce
 
     async def reconcile(self, uid: str) -> datetime | None:
         """Do what is to do for one restoration; returns when to come again even if nothing happens.
@@ -139,8 +142,11 @@ class Reconciler:
             return
         if stored["metadata"]["uid"] != meta.uid:
             raise AssertionError("the resourceVersion precondition let a namesake through")
+        job = next((job for job in self._store.jobs(meta.uid) if job.name == status.job_name), None)
         self._store.put_restoration(stored)
+        metrics.recorded(restoration.status, status, job_ended=job.end.at if job and job.end else None)
         _log_transition(restoration, status)
+        self._announce(restoration, status)
 
     async def _act(self, restoration: VideoRestoration, actions: tuple[Action, ...]) -> bool:
         """Carry out actions in order; returns whether they changed what a decision depends on."""
@@ -191,6 +197,8 @@ class Reconciler:
             self._refuse(memory, "NameConflict", message)
             return
         self._store.put_job(created.body)
+        if view.execution == 1 and not created.existed:
+            metrics.job_created(restoration)
         memory.refusal, memory.refusals, memory.snapshot = None, 0, None
         log.info("job adopted" if created.existed else "job created", job=view.name, **_names(restoration))
 
@@ -253,11 +261,6 @@ def _log_transition(restoration: VideoRestoration, status: VideoRestorationStatu
     finished = next((item for item in status.conditions if item.type == ConditionType.FINISHED), None)
     if finished is None or finished.status != "True" or before.condition(ConditionType.FINISHED) == "True":
         return
-    metrics.FINISHED.labels(finished.reason).inc()
-    total = status.timings.total_milliseconds if status.timings else None
-    if total is not None:
-        result = "succeeded" if status.condition(ConditionType.SUCCEEDED) == "True" else "failed"
-        metrics.RUN_SECONDS.labels(result).observe(total / 1000)
     log.info("finished", reason=finished.reason, message=finished.message, **_names(restoration))
 
 

@@ -2,7 +2,8 @@
 
 Two holes are closed by it. kopf's listing after an expired watch tells what exists, not what vanished meanwhile. And a
 dead watch looks like a quiet cluster: an object that a listing shows newer than the store knows it, and which a minute
-later is still not delivered, means that a watch is dead; the process then ends, and its successor starts afresh.
+later still exists and is still not delivered, means that a watch is dead; the process then ends, and its successor
+starts afresh.
 """
 
 import asyncio
@@ -28,7 +29,6 @@ from restoration_operator.store import Store
 from restoration_operator.views import Listing
 from restoration_operator.workqueue import WorkQueue
 
-DELIVERY_SECONDS: Final = 60.0
 UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 """Narrows a listing; no decision depends on the phase."""
 FIRST_RESYNC_SECONDS: Final = 60.0
@@ -73,16 +73,16 @@ class Resync:
         await asyncio.sleep(min(FIRST_RESYNC_SECONDS, self._settings.resync_seconds))
         while True:
             try:
-                behind = await self.compare()
+                await self._insist_on(await self.compare())
             except (ApiError, UnreachableError) as error:
                 log.warning("resync failed", error=str(error))
-            else:
-                await self._insist_on(behind)
             await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.9, 1.1))
 
     async def compare(self) -> dict[str, int]:
         """Forget what has vanished; returns the versions, by uid, of objects that the watches have yet to deliver."""
         behind: dict[str, int] = {}
+        for kind, namespace in self._profile_kinds():
+            behind.update(self._behind(await self._cluster.list_all(collection(kind, namespace))))
         for namespace in self._namespaces:
             restorations = await self._cluster.list_all(collection("VideoRestoration", namespace), fields=UNFINISHED)
             jobs = await self._cluster.list_all(jobs_path(namespace), selector=OURS)
@@ -93,13 +93,16 @@ class Resync:
                 behind.update(self._behind(listing))
         for item in self._store.unfinished():
             self._queue.add(item.metadata.uid)
+        metrics.RESYNC_BEHIND.set(len(behind))
         return behind
 
     async def _insist_on(self, behind: dict[str, int]) -> None:
         if not behind:
             return
-        await asyncio.sleep(DELIVERY_SECONDS)
-        lost = [uid for uid, version in behind.items() if self._known(uid) and self._store.version(uid) < version]
+        await asyncio.sleep(self._settings.stale_watch_seconds)
+        # Asked again, because an object that is gone by now is as unknown as one that was never delivered.
+        still = await self.compare()
+        lost = [uid for uid, version in behind.items() if uid in still and self._store.version(uid) < version]
         if lost:
             metrics.STALE_WATCH.inc(len(lost))
             raise StaleWatchError(f"{len(lost)} changed objects were not delivered by a watch, one of them {lost[0]}")
@@ -107,9 +110,6 @@ class Resync:
     def _behind(self, listing: Listing) -> dict[str, int]:
         versions = {body["metadata"]["uid"]: int(body["metadata"]["resourceVersion"]) for body in listing.items}
         return {uid: version for uid, version in versions.items() if self._store.version(uid) < version}
-
-    def _known(self, uid: str) -> bool:
-        return self._store.version(uid) > 0
 
     async def _forget_restorations(self, namespace: str | None, listing: Listing) -> None:
         """A restoration that is gone would hold its output and its slot for ever."""
@@ -129,11 +129,14 @@ class Resync:
         for uid in [*self._store.prune_jobs(known_jobs, jobs), *self._store.prune_pods(known_pods, pods)]:
             self._queue.add(uid)
 
-    async def _fill(self) -> None:
+    def _profile_kinds(self) -> list[tuple[str, str | None]]:
         kinds: list[tuple[str, str | None]] = [("RestorationProfile", namespace) for namespace in self._namespaces]
         if self._settings.cluster_profiles:
             kinds.append(("ClusterRestorationProfile", None))
-        for kind, namespace in kinds:
+        return kinds
+
+    async def _fill(self) -> None:
+        for kind, namespace in self._profile_kinds():
             for body in (await self._cluster.list_all(collection(kind, namespace))).items:
                 self._take(self._store.put_profile, {"kind": kind, **body})
         for namespace in self._namespaces:

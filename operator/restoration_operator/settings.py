@@ -1,21 +1,39 @@
 """Everything an administrator may decide about the operator itself; what concerns a restoration is in profiles.
 
-One source: environment variables with the prefix `VR_` (`runner_image` is `VR_RUNNER_IMAGE`). The chart renders them,
-and the process refuses to start on a value it cannot use: a setting that is silently ignored is a wrong setting.
+Environment variables with the prefix `VR_` (`runner_image` is `VR_RUNNER_IMAGE`), which the chart renders, and flags
+(`--runner-image`), which win. The process refuses to start on a value it cannot use: a setting that is silently ignored
+is a wrong setting. The docstring of each field says unit, default and reason; `--help` and the generated page
+`docs/operator-reference.md` show the same text.
+
 Set `enableServiceLinks: false` on the operator's pod: a Service named `vr-http` would else define `VR_HTTP_PORT`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+PREFIX: Final = "VR_"
+PROGRAM: Final = "video-restoration-operator"
+
 
 class Settings(BaseSettings):
-    """Configuration of the operator's process; read once at start."""
+    """Configuration of the operator's process; read once at start. Every flag can be an environment variable too."""
 
-    model_config = SettingsConfigDict(env_prefix="VR_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
+        cli_prog_name=PROGRAM,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
 
     runner_image: str = Field(min_length=1)
     """Image of runner pods where the profile names none. It is part of the profile snapshot, so an upgrade of the
@@ -49,11 +67,23 @@ class Settings(BaseSettings):
     """Restorations reconciled at the same time. The API server is the limit, not this: four keep it busy."""
 
     poll_seconds: float = Field(default=5, gt=0)
-    """Shortest time between two questions for the progress of one runner. With more than 20 times as many runners as
-    seconds it stretches, so that all status writes together stay under 20 a second."""
+    """Shortest time between two questions for the progress of one runner. Where runners are many it stretches, so that
+    no more are asked than `progress_writes_per_second`."""
+
+    progress_writes_per_second: float = Field(default=20, gt=0, le=1000)
+    """Most status writes a second for progress, of all restorations together. SIG Scalability calls 20 changes a second
+    the steady churn that a cluster bears; a change of phase or condition is never held back by it."""
+
+    stale_progress_seconds: int = Field(default=600, ge=60)
+    """How long a runner that answers may say the same before the condition `Scheduled` mentions it. Loading a large
+    model from a slow disk takes minutes in which nothing moves. Nothing is ever stopped because of it."""
 
     resync_seconds: float = Field(default=600, gt=0)
     """How often unfinished restorations and their Jobs and pods are listed again, to find what a watch lost."""
+
+    stale_watch_seconds: float = Field(default=60, gt=0)
+    """How long a change that a listing found may stay undelivered by a watch, before the process ends to start afresh.
+    Deliveries take milliseconds; a minute is beyond any load at which the operator would still be of use."""
 
     lost_node_seconds: int = Field(default=300, ge=0)
     """How long a pod may outlive its deletion on a node that is not ready, before it is declared lost. Below the time
@@ -75,7 +105,27 @@ class Settings(BaseSettings):
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
 
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> "Settings":
+        """Read flags, then the environment for what no flag says.
+
+        Raises:
+            pydantic.ValidationError: a value cannot be used, or a required one is missing.
+            SystemExit: `--help`, or a flag that does not exist.
+        """
+        return cls(_cli_parse_args=list(arguments))
+
     @property
     def cluster_wide(self) -> bool:
         """Whether all namespaces are served."""
         return not self.watch_namespaces
+
+
+def environment_variable(name: str) -> str:
+    """The variable of a setting: `VR_POLL_SECONDS`."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """The flag of a setting: `--poll-seconds`."""
+    return "--" + name.replace("_", "-")

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from restoration_api.resources import ConditionType, ProfileSpec, VideoRestoration
 from restoration_operator.decide import attempts
 from restoration_operator.decide.admission import output_endpoint
+from restoration_operator.decide.classify import SUCCESS_REASONS
 from restoration_operator.decide.cleanup import Finished, is_finished
 from restoration_operator.decide.types import (
     NoProfile,
@@ -76,6 +79,9 @@ class Store:
         self._jobs: dict[str, _Versioned] = {}
         self._pods: dict[str, _Versioned] = {}
         self._profiles: dict[ProfileKey, Profile] = {}
+        self._profile_uids: dict[ProfileKey, str] = {}
+        self._read: dict[str, int] = {}
+        """Resource versions of profiles, and of objects that could not be read, by uid: they were delivered."""
         self._children: dict[str, set[str]] = {}
         """Uids of Jobs and pods by the uid of their restoration."""
         self._outputs: dict[str, set[str]] = {}
@@ -90,8 +96,13 @@ class Store:
         Raises:
             pydantic.ValidationError: the installed CRD lets through what this program cannot read.
         """
-        restoration = VideoRestoration.model_validate(body)
-        uid = restoration.metadata.uid
+        uid: str = body["metadata"]["uid"]
+        try:
+            restoration = VideoRestoration.model_validate(body)
+        except ValidationError:
+            self._read[uid] = int(body["metadata"]["resourceVersion"])
+            raise
+        self._read.pop(uid, None)
         if self._outdated(self._restorations.get(uid), restoration):
             return uid
         before = self._restorations.get(uid)
@@ -112,6 +123,7 @@ class Store:
 
     def drop_restoration(self, uid: str) -> None:
         """The object does not exist any more."""
+        self._read.pop(uid, None)
         known = self._restorations.pop(uid, None)
         if isinstance(known, VideoRestoration):
             self._unclaim(known)
@@ -162,6 +174,8 @@ class Store:
         """
         kind, meta = body["kind"], body["metadata"]
         key = (kind, meta.get("namespace"), meta["name"])
+        self._profile_uids[key] = meta.get("uid", "")
+        self._read[self._profile_uids[key]] = int(meta.get("resourceVersion", 0))
         self._profiles[key] = Profile(
             kind=kind,
             name=meta["name"],
@@ -173,6 +187,7 @@ class Store:
     def drop_profile(self, key: ProfileKey) -> None:
         """The profile does not exist any more."""
         self._profiles.pop(key, None)
+        self._read.pop(self._profile_uids.pop(key, ""), None)
 
     # What is known.
 
@@ -207,6 +222,8 @@ class Store:
         for views in (self._jobs, self._pods):
             if uid in views:
                 return views[uid].version
+        if uid in self._read:
+            return self._read[uid]
         known = self._restorations.get(uid)
         if known is None:
             return 0
@@ -227,6 +244,14 @@ class Store:
     def unfinished(self) -> Iterable[VideoRestoration]:
         """Restorations that are not over."""
         return (item for item in self._restorations.values() if isinstance(item, VideoRestoration))
+
+    def phases(self) -> Iterable[str]:
+        """One word for each restoration, finished ones included; `New` has not been looked at."""
+        for item in self._restorations.values():
+            if isinstance(item, Finished):
+                yield "Succeeded" if item.reason in SUCCESS_REASONS else "Failed"
+            else:
+                yield str(item.status.phase or "New")
 
     def jobs(self, uid: str) -> tuple[JobView, ...]:
         """Jobs of a restoration."""

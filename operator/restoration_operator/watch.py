@@ -55,7 +55,7 @@ class Feed:
 
     async def restoration(self, *, event: Event, **_: Any) -> None:
         """A VideoRestoration was made, changed or deleted."""
-        metrics.EVENTS.labels("videorestorations").inc()
+        metrics.watched("videorestorations")
         body = event["object"]
         uid = body["metadata"]["uid"]
         if event["type"] == "DELETED":
@@ -68,7 +68,7 @@ class Feed:
 
     async def job(self, *, event: Event, **_: Any) -> None:
         """A Job of ours was made, changed or deleted."""
-        metrics.EVENTS.labels("jobs").inc()
+        metrics.watched("jobs")
         owner = self._store.put_job(event["object"])
         if event["type"] == "DELETED":
             self._store.drop_job(event["object"]["metadata"]["uid"])
@@ -76,7 +76,7 @@ class Feed:
 
     async def pod(self, *, event: Event, **_: Any) -> None:
         """A pod of ours was made, changed or deleted."""
-        metrics.EVENTS.labels("pods").inc()
+        metrics.watched("pods")
         body = event["object"]
         owner = self._store.put_pod(body)
         if event["type"] == "DELETED":
@@ -85,8 +85,8 @@ class Feed:
 
     async def profile(self, *, event: Event, **_: Any) -> None:
         """A profile was made, changed or deleted."""
-        metrics.EVENTS.labels("profiles").inc()
         body = event["object"]
+        metrics.watched(f"{body['kind'].lower()}s")
         key = (body["kind"], body["metadata"].get("namespace"), body["metadata"]["name"])
         if event["type"] == "DELETED":
             self._store.drop_profile(key)

@@ -17,7 +17,6 @@ from restoration_operator.cluster import ApiError, UnreachableError
 from restoration_operator.reconcile import Reconciler
 from restoration_operator.workqueue import WorkQueue
 
-QUEUE: Final = "videorestoration"
 UNREACHABLE_PAUSE_SECONDS: Final = 1.0
 
 log = structlog.get_logger()
@@ -35,14 +34,15 @@ class Worker:
         """Work until cancelled."""
         while True:
             uid = await self._queue.take()
-            metrics.QUEUE_ADDS.labels(QUEUE).inc()
             began = time.monotonic()
             try:
                 result = await self._reconcile(uid)
             finally:
                 self._queue.done(uid)
-            metrics.RECONCILES.labels(QUEUE, result).inc()
-            metrics.RECONCILE_SECONDS.labels(QUEUE).observe(time.monotonic() - began)
+            metrics.RECONCILES.labels(metrics.NAME, result).inc()
+            if result == "error":
+                metrics.RECONCILE_ERRORS.labels(metrics.NAME).inc()
+            metrics.RECONCILE_SECONDS.labels(metrics.NAME).observe(time.monotonic() - began)
 
     async def _reconcile(self, uid: str) -> str:
         try:
@@ -57,12 +57,12 @@ class Worker:
             if error.retry_after_seconds is not None:
                 self._queue.add_after(uid, error.retry_after_seconds)
             log.warning("API server refused", uid=uid, error=str(error), retry_seconds=round(pause, 1))
-            metrics.QUEUE_RETRIES.labels(QUEUE).inc()
+            metrics.QUEUE_RETRIES.labels(metrics.NAME).inc()
             return "error"
         except Exception:
             pause = self._queue.retry(uid)
             log.exception("reconciliation failed", uid=uid, retry_seconds=round(pause, 1))
-            metrics.QUEUE_RETRIES.labels(QUEUE).inc()
+            metrics.QUEUE_RETRIES.labels(metrics.NAME).inc()
             return "error"
         self._queue.forgive(uid)
         if wake_at is not None:

@@ -19,11 +19,21 @@ LONGEST_BACKOFF_SECONDS: Final = 60.0
 class WorkQueue:
     """De-duplicating queue with delays. All methods belong to one event loop."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_add: Callable[[], None] = lambda: None,
+        on_take: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """`on_add` is called when a key begins to wait, `on_take` with the seconds it has waited; both for metrics."""
         self._clock = clock
+        self._on_add = on_add
+        self._on_take = on_take
         self._waiting: dict[str, float] = {}
         """Keys ready to be taken, in order, with the time they became so."""
-        self._working: set[str] = set()
+        self._working: dict[str, float] = {}
+        """Keys that are worked on, with the time they were taken."""
         self._again: set[str] = set()
         self._delayed: list[tuple[float, int, str]] = []
         self._due: dict[str, float] = {}
@@ -36,8 +46,9 @@ class WorkQueue:
         self._due.pop(key, None)
         if key in self._working:
             self._again.add(key)
-        else:
-            self._waiting.setdefault(key, self._clock())
+        elif key not in self._waiting:
+            self._waiting[key] = self._clock()
+            self._on_add()
         self._changed.set()
 
     def add_after(self, key: str, seconds: float) -> None:
@@ -69,8 +80,9 @@ class WorkQueue:
             pause = self._release()
             if self._waiting:
                 key = next(iter(self._waiting))
-                del self._waiting[key]
-                self._working.add(key)
+                taken = self._clock()
+                self._on_take(taken - self._waiting.pop(key))
+                self._working[key] = taken
                 if self._waiting:
                     self._changed.set()  # pass it on: clearing it above may have hidden it from another worker
                 return key
@@ -81,7 +93,7 @@ class WorkQueue:
 
     def done(self, key: str) -> None:
         """Work on `key` has ended; if it was added meanwhile, it waits again."""
-        self._working.discard(key)
+        self._working.pop(key, None)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -90,9 +102,10 @@ class WorkQueue:
         return len(self._waiting)
 
     @property
-    def longest_wait_seconds(self) -> float:
-        """How long the oldest key has been waiting to be taken."""
-        return max((self._clock() - since for since in self._waiting.values()), default=0.0)
+    def working_seconds(self) -> tuple[float, ...]:
+        """How long each key that is worked on has been so."""
+        now = self._clock()
+        return tuple(now - taken for taken in self._working.values())
 
     def _release(self) -> float | None:
         """Move what is due to the waiting keys; returns the seconds until the next one is."""

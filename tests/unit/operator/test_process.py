@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from restoration_operator.settings import Settings
+from restoration_operator.settings import Settings, flag
 
 
 def test_namespaces_are_a_comma_separated_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +35,24 @@ def test_a_wrong_value_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str
         Settings()  # type: ignore[call-arg]
 
 
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VR_RUNNER_IMAGE", "runner:1")
+    monkeypatch.setenv("VR_WORKERS", "2")
+    flags = ["--workers=3", "--no-cluster-profiles", "--watch-namespaces", "studio-a,studio-b"]
+    settings = Settings.from_arguments(flags)
+    assert (settings.runner_image, settings.workers, settings.cluster_profiles) == ("runner:1", 3, False)
+    assert settings.watch_namespaces == ("studio-a", "studio-b")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_a_flag_and_says_why_it_is_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Settings.from_arguments(["--help"])
+    assert flag(name) in capsys.readouterr().out
+    description = Settings.model_fields[name].description or ""
+    assert len(description) > 30
+
+
 def run(environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *flags, "-m", "restoration_operator"],
@@ -48,8 +66,11 @@ def run(environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({}, "VR_RUNNER_IMAGE is required"),
-        ({"VR_RUNNER_IMAGE": "runner:1", "VR_WORKERS": "many"}, "VR_WORKERS is wrong: Input should be a valid integer"),
+        ({}, "VR_RUNNER_IMAGE (--runner-image) is required"),
+        (
+            {"VR_RUNNER_IMAGE": "runner:1", "VR_WORKERS": "many"},
+            "VR_WORKERS (--workers) is wrong: Input should be a valid integer",
+        ),
         ({"VR_RUNNER_IMAGE": "runner:1"}, "no Kubernetes cluster"),
     ],
     ids=["nothing set", "wrong value", "no cluster"],
