@@ -13,7 +13,7 @@ import torch
 
 from hack.nano.network import DIT, NAME, VAE, Nano, frozen_masks
 from restoration_runner.models.seedvr2.folder import ModelDescription, PosteriorRule, write_folder
-from restoration_runner.weights.digest import folder_digest
+from restoration_runner.weights.digest import write_sums
 
 WARMUP_LATENTS = 5
 """The fewest for which several segments and one segment differ by less than a level of 255 in 99.9 % of all values."""
@@ -33,7 +33,7 @@ def load_averaged(path: Path) -> Nano:
 
 
 def export(checkpoint: Path, folder: Path) -> str:
-    """Write the model folder and return its digest."""
+    """Write the model folder with its SHA256SUMS and return its digest."""
     model = load_averaged(checkpoint)
     description = ModelDescription(
         name=NAME,
@@ -44,7 +44,7 @@ def export(checkpoint: Path, folder: Path) -> str:
         vae=VAE,
     )
     write_folder(folder, description, model.dit, model.vae, model.text, dtype=torch.float16)
-    return folder_digest(folder)
+    return write_sums(folder)
 
 
 def main() -> None:

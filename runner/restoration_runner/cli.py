@@ -25,6 +25,7 @@ from restoration_runner.accept import check_request
 from restoration_runner.conclude import conclude
 from restoration_runner.errors import RestorationError
 from restoration_runner.local import LocalWish, local_request, local_target
+from restoration_runner.models_command import app as models_app
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.request_file import parse_segments, read_request
 from restoration_runner.stopping import StopSignal
@@ -38,6 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Restore video with SeedVR2: as a Kubernetes Job, or on local files.",
 )
+
+app.add_typer(models_app)
 
 SCRATCH = Path("/scratch")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")

@@ -7,6 +7,7 @@ are read; a pickle could run code.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,11 +75,54 @@ VAE_RULES: Rules = (
 _OLD_VAE_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a checkpoint file of one network holds, by official name.
+
+    shapes: the weights; all of them must be there. tables: derived tensors that official files carry beside them; they
+    may be there and are ignored, because recomputing them in fp32 is more exact than any stored 16-bit copy.
+    """
+
+    shapes: Mapping[str, torch.Size]
+    tables: Mapping[str, torch.Size]
+
+    @property
+    def parameters(self) -> int:
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    def check(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
+        """Compare names, shapes and kinds; tensors on the meta device will do. `source` names the file in errors.
+
+        Raises:
+            RestorationError: `ModelInvalid`, naming missing, unknown and misshapen keys and those that are no floats.
+        """
+        _check_keys(tensors, self.shapes, self.tables, source=source)
+
+
 def official_name(ours: str, rules: Rules) -> str:
     """The name in a checkpoint file of one of our parameters."""
     for pattern, replacement in rules:
         ours = re.sub(pattern, replacement, ours)
     return ours
+
+
+def dit_layout(config: DitConfig) -> Layout:
+    """Keys and shapes of a transformer's file."""
+    with torch.device("meta"):
+        model = NaDiT(config)
+    shape = frequencies(config.rope, config.rope_dim).shape
+    return Layout(_shapes(model, DIT_RULES), {f"blocks.{i}.attn.rope.rope.freqs": shape for i in range(config.layers)})
+
+
+def vae_layout(config: VaeConfig) -> Layout:
+    """Keys and shapes of a VAE's file, under the newer attention names (`modern_vae_name`)."""
+    with torch.device("meta"):
+        model = VideoVae(config)
+    return Layout(_shapes(model, VAE_RULES), {})
+
+
+def _shapes(model: nn.Module, rules: Rules) -> dict[str, torch.Size]:
+    return {official_name(name, rules): p.shape for name, p in model.named_parameters()}
 
 
 def build_dit(
@@ -88,22 +132,21 @@ def build_dit(
 
     Raises RestorationError(ModelInvalid) naming every kind of key that does not fit.
     """
+    dit_layout(config).check(tensors, source=source)
     with torch.device("meta"):
         model = NaDiT(config)
-    # Derived tables that the official files carry; fp32 recomputation is more exact than any stored 16-bit copy.
-    shape = frequencies(config.rope, config.rope_dim).shape
-    tables = {f"blocks.{i}.attn.rope.rope.freqs": shape for i in range(config.layers)}
-    return _fill(model, tensors, DIT_RULES, tables=tables, device=device, dtype=dtype, source=source)
+    return _fill(model, tensors, DIT_RULES, device=device, dtype=dtype)
 
 
 def build_vae(
     config: VaeConfig, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype, source: str = "vae"
 ) -> VideoVae:
     """VideoVae with the given weights; accepts the older attention names too. Errors as for `build_dit`."""
+    renamed = {modern_vae_name(name): tensor for name, tensor in tensors.items()}
+    vae_layout(config).check(renamed, source=source)
     with torch.device("meta"):
         model = VideoVae(config)
-    renamed = {_modern_vae_name(name): tensor for name, tensor in tensors.items()}
-    return _fill(model, renamed, VAE_RULES, tables={}, device=device, dtype=dtype, source=source)
+    return _fill(model, renamed, VAE_RULES, device=device, dtype=dtype)
 
 
 def dit_tensors(model: NaDiT) -> dict[str, Tensor]:
@@ -126,27 +169,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise _invalid(f"{path.name} is not a readable safetensors file: {error}. Fetch the model again.") from error
 
 
-def _modern_vae_name(name: str) -> str:
+def modern_vae_name(name: str) -> str:
+    """Older files of the same VAE call the attention's projections query, key, value and proj_attn."""
     head, dot, tail = name.partition(".attentions.0.")
     word, point, rest = tail.partition(".")
     return f"{head}{dot}{_OLD_VAE_NAMES.get(word, word)}{point}{rest}" if dot else name
 
 
-def _fill(
-    model: M,
-    tensors: Mapping[str, Tensor],
-    rules: Rules,
-    *,
-    tables: Mapping[str, torch.Size],
-    device: torch.device,
-    dtype: torch.dtype,
-    source: str,
-) -> M:
+def _fill(model: M, tensors: Mapping[str, Tensor], rules: Rules, *, device: torch.device, dtype: torch.dtype) -> M:
     ours = {official_name(name, rules): name for name, _ in model.named_parameters()}
-    shapes = {official_name(name, rules): p.shape for name, p in model.named_parameters()}
-    _check_keys(tensors, shapes, tables, source=source)
     weights = {
-        ours[name]: tensors[name].to(device=device, dtype=parameter_dtype(tensors[name], dtype)) for name in shapes
+        mine: tensors[name].to(device=device, dtype=parameter_dtype(tensors[name], dtype))
+        for name, mine in ours.items()
     }
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)

@@ -90,14 +90,19 @@ def write_folder(
 
 def read_description(folder: Path) -> ModelDescription:
     """`model.json` alone, for what must be known before weights are loaded. Raises RestorationError(ModelInvalid)."""
+    return parse_description(folder / DESCRIPTION)
+
+
+def parse_description(path: Path) -> ModelDescription:
+    """A `model.json` wherever it lies. Raises RestorationError(ModelInvalid)."""
     try:
-        return ModelDescription.from_json((folder / DESCRIPTION).read_bytes())
+        return ModelDescription.from_json(path.read_bytes())
     except OSError as error:
-        raise _invalid(f"{folder / DESCRIPTION} cannot be read ({error.strerror}): is this a model folder?") from error
+        raise _invalid(f"{path} cannot be read ({error.strerror}): is this a model folder?") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise _invalid(f"{DESCRIPTION}: {where}: {first['msg']}. It describes no model this runner knows.") from error
+        raise _invalid(f"{path.name}: {where}: {first['msg']}. It describes no model this runner knows.") from error
 
 
 def read_text(folder: Path, width: int) -> Tensor:
