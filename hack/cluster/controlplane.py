@@ -51,18 +51,30 @@ class ControlPlaneSettings:
     outlives_starter: bool = False
     api_server_flags: tuple[str, ...] = ()
     """More flags for kube-apiserver, for example an audit log."""
+    controller_flags: tuple[str, ...] = ()
+    """More flags for kube-controller-manager, for example to leave a controller out."""
 
 
 class ControlPlane:
     """A running control plane. A context manager; `start` and `stop` are there for fixtures and the node's launcher."""
 
-    def __init__(self, settings: ControlPlaneSettings | None = None, *, api_server_flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: ControlPlaneSettings | None = None,
+        *,
+        api_server_flags: Sequence[str] = (),
+        controller_flags: Sequence[str] = (),
+    ) -> None:
         """Without `settings`, state goes to a fresh temporary folder that `stop` removes."""
         self._owner_lock: int | None = None
         self._is_temporary = settings is None
         if settings is None:
             settings = ControlPlaneSettings(folder=self._claim_temporary_folder())
-        self.settings = replace(settings, api_server_flags=(*settings.api_server_flags, *api_server_flags))
+        self.settings = replace(
+            settings,
+            api_server_flags=(*settings.api_server_flags, *api_server_flags),
+            controller_flags=(*settings.controller_flags, *controller_flags),
+        )
         self.folder = settings.folder
         self.kubeconfig = self.folder / "admin.kubeconfig"
         """Kubeconfig of a cluster administrator (group system:masters)."""
@@ -289,6 +301,7 @@ class ControlPlane:
                     f"--service-account-private-key-file={self._token_key}",
                     f"--root-ca-file={self.authority}",
                     "--use-service-account-credentials",
+                    *self.settings.controller_flags,
                 ]
             self.processes.start(name, command)
 

@@ -76,6 +76,17 @@ class OperatorProcess:
         return self._process.wait(timeout=60)
 
     @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has written so far, over all starts."""
         return self._log.read_text() if self._log.exists() else ""
