@@ -123,7 +123,7 @@ class ApiServer:
         return found
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], *, what: str, seconds: float = 30) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], *, what: str, seconds: float = 120) -> T:
     """Ask until the answer is true. The limit is generous on purpose: it ends hopeless tests, it measures nothing."""
     answer: T | None = None
     deadline = asyncio.get_running_loop().time() + seconds

@@ -48,6 +48,7 @@ async def test_every_write_fails_once(
 
     proxy.fault = fault
     await whole_life(api, kubelet, namespace)
+    await api.job_ttl(namespace, 3600)  # the last write of a life follows after its end
     assert len(failed) >= 4, failed
 
 
