@@ -1,8 +1,14 @@
-"""The only clock of decisions."""
+"""The clocks: one of decisions, one of leadership."""
 
+import time
 from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
     """The time in whole seconds, as Kubernetes stores it: what is written compares equal to what is read back."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def boot_seconds() -> float:
+    """Seconds of a clock that nobody sets and that goes on while the machine is suspended, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

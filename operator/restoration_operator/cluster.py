@@ -5,7 +5,8 @@ Three rules live here, so that no caller can forget them:
 * one status apply: server-side, on `/status`, one field manager, always with the `resourceVersion` that was decided on.
   A stale apply without it answers 200 and un-finishes a finished object, and meets a namesake (measured);
 * one delete: always with a propagation policy and a uid precondition. A raw DELETE of a Job leaves its pod running;
-* a fence before every write: a leader whose lease is overdue must not write.
+* a fence before every write: a leader whose lease is overdue must not write. It is asked twice: before a write begins,
+  and again when its bytes are about to leave, for connecting takes time in which a process can be frozen.
 
 What it needs to be allowed (watches of kopf included; the chart's roles say the same, and a test compares them):
 
@@ -20,10 +21,12 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
     (core)                configmaps                    get create
     (core)                events                        list
     (core)                nodes                         get                  cluster-wide, optional
+    coordination.k8s.io   leases                        get create update    own namespace
 
 `jobs create` is used in its own namespace too, for the dry run that judges profiles.
 """
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -102,6 +105,9 @@ class Cluster:
         self._api = api
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._fence = fence
+        self._writing: set[asyncio.Task[Json]] = set()
+        self._abandoned = False
+        """A write was cancelled: nobody knows whether it will be carried out."""
 
     # Reading.
 
@@ -157,6 +163,10 @@ class Cluster:
             raise
         conditions = (node or {}).get("status", {}).get("conditions") or ()
         return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+    async def lease(self, namespace: str, name: str) -> Json | None:
+        """A Lease."""
+        return await self._get(f"{_leases_path(namespace)}/{quote(name)}")
 
     # Writing.
 
@@ -222,6 +232,31 @@ class Cluster:
             if error.status in (404, 409):
                 return None
             raise
+
+    async def create_lease(self, body: Json) -> Json:
+        """Create a Lease.
+
+        Raises:
+            ApiError: 409 where there is one.
+        """
+        return await self._write("POST", _leases_path(body["metadata"]["namespace"]), body, verb="create_lease")
+
+    async def replace_lease(self, body: Json) -> Json:
+        """Replace a Lease of the resource version in `body`.
+
+        Raises:
+            ApiError: 409 where it has changed since, 404 where it is gone.
+        """
+        meta = body["metadata"]
+        return await self._write(
+            "PUT", f"{_leases_path(meta['namespace'])}/{quote(meta['name'])}", body, verb="replace_lease"
+        )
+
+    async def settled(self, *, patience_seconds: float) -> bool:
+        """Wait for the answers of writes whose callers were cancelled; whether all of them came."""
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=patience_seconds)
+        return not self._writing and not self._abandoned
 
     # How.
 
@@ -300,8 +335,12 @@ class Cluster:
     ) -> Json:
         self._fence()
         outcome = "error"
+        # A task of its own: who is cancelled at the end of the process must not leave a write behind unanswered.
+        writing = asyncio.create_task(self._call(method, path, query=query, body=body, content_type=content_type))
+        self._writing.add(writing)
+        writing.add_done_callback(self._written)
         try:
-            answer = await self._call(method, path, query=query, body=body, content_type=content_type)
+            answer = await asyncio.shield(writing)
             outcome = "ok"
             return answer
         except ApiError as error:
@@ -309,6 +348,13 @@ class Cluster:
             raise
         finally:
             metrics.WRITES.labels(verb, outcome).inc()
+
+    def _written(self, writing: asyncio.Task[Json]) -> None:
+        self._writing.discard(writing)
+        if writing.cancelled():
+            self._abandoned = True
+        else:
+            writing.exception()  # looked at, for nobody may wait for it any more
 
     async def _call(
         self,
@@ -335,8 +381,10 @@ class Cluster:
         return parsed
 
 
-async def connect() -> client.ApiClient:
+async def connect(*, fence: Callable[[], None] | None = None) -> client.ApiClient:
     """A client for the cluster that KUBECONFIG names, else for the one the process runs in.
+
+    `fence` is called in the moment before the body of a request goes out.
 
     Raises:
         kubernetes.aio.config.ConfigException: there is neither.
@@ -346,7 +394,18 @@ async def connect() -> client.ApiClient:
         await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    if fence is not None:
+        configuration.trace_configs = [_tracing(fence)]
     return client.ApiClient(configuration)
+
+
+def _tracing(fence: Callable[[], None]) -> aiohttp.TraceConfig:
+    async def about_to_send(*_: Any) -> None:
+        fence()
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_chunk_sent.append(about_to_send)  # despite its name called before (aiohttp StreamWriter.write)
+    return tracing
 
 
 def collection(kind: str, namespace: str | None) -> str:
@@ -363,6 +422,10 @@ def jobs_path(namespace: str | None) -> str:
 def pods_path(namespace: str | None) -> str:
     """Path of pods, in one namespace or in all."""
     return "/api/v1/pods" if namespace is None else f"/api/v1/namespaces/{quote(namespace)}/pods"
+
+
+def _leases_path(namespace: str) -> str:
+    return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
 
 
 def _event_time(event: Json) -> str:

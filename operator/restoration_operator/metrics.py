@@ -71,6 +71,7 @@ STALE_WATCH = Counter(
     "vr_operator_stale_watch_objects_total",
     "Objects whose change a watch did not deliver in time; the process ends to start afresh.",
 )
+LEADER = Gauge("leader_election_master_status", "1 on the replica that works, by the name of the Lease.", ["name"])
 LOOP_LAG = Gauge("vr_operator_loop_lag_seconds", "How late the event loop is; above 5 /healthz says so.")
 
 RESTORATIONS = Gauge("vr_operator_restorations", "Restorations by phase; New has not been looked at.", ["phase"])

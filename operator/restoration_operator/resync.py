@@ -61,8 +61,6 @@ class Resync:
             except (ApiError, UnreachableError) as error:
                 log.warning("waiting for the API server", error=str(error), retry_seconds=RETRY_SECONDS)
                 await asyncio.sleep(RETRY_SECONDS)
-        for uid in self._store.uids():
-            self._queue.add(uid)
 
     async def run(self) -> None:
         """Compare until cancelled.

@@ -10,9 +10,9 @@ Set `enableServiceLinks: false` on the operator's pod: a Service named `vr-http`
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "VR_"
@@ -56,6 +56,24 @@ class Settings(BaseSettings):
 
     namespace: str = "default"
     """The operator's own namespace (downward API): where profiles are tried out by a dry run."""
+
+    lease_name: str | None = None
+    """Lease, in the operator's own namespace, that decides which of several replicas works; the others follow, ready to
+    take over. Unset: no lease, and there must be one process only."""
+
+    pod_name: str | None = None
+    """The name under which this process holds the lease. The chart gives the pod's: a container that is restarted in
+    its pod gets the lease back at once. Unset: the host's name and a random number."""
+
+    lease_duration_seconds: int = Field(default=15, ge=1)
+    """How long other replicas wait after the last renewal that they saw: what a crash costs, plus a second."""
+
+    lease_renew_deadline_seconds: float = Field(default=10, gt=0)
+    """A leader that could not renew for so long ends. The distance to the duration is what the clocks of two machines
+    may differ in speed, and what one request may take to arrive."""
+
+    lease_retry_seconds: float = Field(default=2, gt=0)
+    """Time between renewals; replicas that wait look twice as often, which bounds the gap after a graceful stop."""
 
     http_host: str = "0.0.0.0"
     """Address of `/healthz`, `/readyz` and `/metrics`."""
@@ -114,6 +132,14 @@ class Settings(BaseSettings):
             SystemExit: `--help`, or a flag that does not exist.
         """
         return cls(_cli_parse_args=list(arguments))
+
+    @model_validator(mode="after")
+    def _lease_times_fit(self) -> Self:
+        if not self.lease_retry_seconds * 1.2 < self.lease_renew_deadline_seconds < self.lease_duration_seconds:
+            raise ValueError(
+                "VR_LEASE_RETRY_SECONDS x 1.2 < VR_LEASE_RENEW_DEADLINE_SECONDS < VR_LEASE_DURATION_SECONDS must hold"
+            )
+        return self
 
     @property
     def cluster_wide(self) -> bool:

@@ -23,11 +23,14 @@ class WorkQueue:
         self,
         *,
         clock: Callable[[], float] = time.monotonic,
+        is_open: bool = True,
         on_add: Callable[[], None] = lambda: None,
         on_take: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """`on_add` is called when a key begins to wait, `on_take` with the seconds it has waited; both for metrics."""
+        """Not open, it takes nothing in: a replica that only follows the cluster must not pile up work. `on_add` is
+        called when a key begins to wait, `on_take` with the seconds it has waited; both for metrics."""
         self._clock = clock
+        self._is_open = is_open
         self._on_add = on_add
         self._on_take = on_take
         self._waiting: dict[str, float] = {}
@@ -41,8 +44,14 @@ class WorkQueue:
         self._order = itertools.count()
         self._changed = asyncio.Event()
 
+    def open(self) -> None:
+        """Take keys in from now on; what was added before is not remembered."""
+        self._is_open = True
+
     def add(self, key: str) -> None:
         """Work on `key` as soon as possible."""
+        if not self._is_open:
+            return
         self._due.pop(key, None)
         if key in self._working:
             self._again.add(key)
@@ -54,7 +63,7 @@ class WorkQueue:
     def add_after(self, key: str, seconds: float) -> None:
         """Work on `key` in so many seconds, or sooner if that is planned already."""
         due = self._clock() + max(0.0, seconds)
-        if due >= self._due.get(key, float("inf")):
+        if not self._is_open or due >= self._due.get(key, float("inf")):
             return
         self._due[key] = due
         heapq.heappush(self._delayed, (due, next(self._order), key))

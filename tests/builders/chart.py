@@ -1,6 +1,6 @@
 """The chart as helm renders it: `rendered({"crds.install": False})` gives the objects, by kind and name.
 
-Tests of the operator take its rights from here (`cluster_role_rules`), so that it never runs with more than users have.
+Tests of the operator take its rights from here (`rights`), so that it never runs with more than users have.
 """
 
 import json
@@ -50,3 +50,22 @@ def cluster_role_rules() -> list[Body]:
     """What the operator may do."""
     rules: list[Body] = rendered()["ClusterRole", FULL_NAME]["rules"]
     return rules
+
+
+def rights(values: Mapping[str, Any] | None = None) -> list[Body]:
+    """The operator's service account, roles and bindings, to be applied as they are."""
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+    objects = rendered({"rbac.aggregateToDefaultRoles": False, **(values or {})})
+    return [body for (kind, _), body in objects.items() if kind in kinds]
+
+
+def granted(values: Mapping[str, Any] | None = None) -> set[tuple[str, str, str]]:
+    """All that they allow, as (group, resource, verb)."""
+    return {
+        (group, resource, verb)
+        for body in rights(values)
+        for rule in body.get("rules", ())
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }

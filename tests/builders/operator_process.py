@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,21 @@ class OperatorProcess:
         """SIGTERM; returns the exit status."""
         assert self._process is not None
         self._process.terminate()
+        return self._process.wait(timeout=60)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it knows nothing of the time that passes now."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def let_go_on(self) -> None:
+        """SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def ended(self) -> int:
+        """Wait for it to end by itself; returns the exit status."""
+        assert self._process is not None
         return self._process.wait(timeout=60)
 
     @property

@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 from hack.cluster.controlplane import ControlPlane
-from tests.builders.chart import cluster_role_rules
+from tests.builders import chart
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import ApiServer
 from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[3]
-NAME = "restoration-operator"
-SYSTEM = "operator-system"
+NAME, SYSTEM = chart.FULL_NAME, chart.NAMESPACE
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -52,26 +51,9 @@ def control_plane(cluster_binaries: None, audit_log: Path) -> Iterator[ControlPl
 
 @pytest.fixture(scope="session")
 def rights(control_plane: ControlPlane) -> Path:
-    """A kubeconfig of a service account that may do exactly what the chart's ClusterRole says."""
+    """A kubeconfig of a service account that may do exactly what the chart lets the operator do."""
     control_plane.create_namespace(SYSTEM)
-    group = {"apiGroup": "rbac.authorization.k8s.io"}
-    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": SYSTEM}
-    objects = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": SYSTEM}},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": NAME},
-            "rules": cluster_role_rules(),
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": NAME},
-            "roleRef": group | {"kind": "ClusterRole", "name": NAME},
-            "subjects": [subject],
-        },
-    ]
+    objects = chart.rights()
     control_plane.kubectl("apply", "--filename=-", stdin="\n---\n".join(json.dumps(body) for body in objects))
     return control_plane.service_account_kubeconfig(namespace=SYSTEM, name=NAME)
 
@@ -98,7 +80,8 @@ async def proxy(api: ApiServer) -> AsyncIterator[Proxy]:
 def shared_operator(rights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
     """One operator for all namespaces, with the chart's rights; for tests that do not harm it."""
     folder = tmp_path_factory.mktemp("operator")
-    with OperatorProcess(folder, kubeconfig=rights, lost_node_seconds="1") as running:
+    as_installed = {"namespace": SYSTEM, "lease_name": NAME, "pod_name": "operator-0"}
+    with OperatorProcess(folder, kubeconfig=rights, lost_node_seconds="1", **as_installed) as running:
         yield running
 
 

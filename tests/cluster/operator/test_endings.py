@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.builders import outcomes
-from tests.builders.chart import cluster_role_rules
+from tests.builders.chart import granted
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import GROUP_PATH, ApiServer, Json, RefusedError, condition, eventually
 from tests.builders.operator_process import OperatorProcess
@@ -306,14 +306,7 @@ def test_rights_are_exactly_those_used(
         for item in asked
         if "objectRef" in item
     }
-    granted = {
-        (group, resource, verb)
-        for rule in cluster_role_rules()
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    assert granted - used - RARELY_USED == set(), "granted and never used"
+    assert granted() - used - RARELY_USED == set(), "granted and never used"
 
 
 def _resource(reference: Json) -> str:
