@@ -73,6 +73,62 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def pull(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A known name, or OWNER/NAME of a repository.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make; default the model's name below VR_MODELS_DIR.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch; known names have their own.")] = None,
+    precision: StoredAs = None,
+    digest: Annotated[str | None, typer.Option(help="sha256:… that the folder must get.")] = None,
+    endpoint: Annotated[str | None, typer.Option(envvar="HF_ENDPOINT", help="A mirror of the hub.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with a token; default HF_TOKEN or the login.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Cache of downloads; default the hub's own.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use what the cache holds, fetch nothing.")] = False,
+) -> None:
+    """Get a model from Hugging Face and make its folder.
+
+    Interrupted, it goes on where it stopped when the same command is given again. Every byte is checked, and the folder
+    appears complete or not at all.
+    """
+
+    def work() -> None:
+        from restoration_runner.weights.hub import Hub, read_token
+        from restoration_runner.weights.pull import parse_wish, pull_folder, pull_known
+        from restoration_runner.weights.source import model_folders
+
+        wish = parse_wish(model, revision=revision, precision=precision)
+        target = to or model_folders()[-1] / wish.name
+        if _there_already(target, digest):
+            return
+        hub = Hub(endpoint=endpoint, token=read_token(token_file), cache=cache_dir, offline=offline)
+        if wish.known is None:
+            found = pull_folder(hub, wish.repository, wish.revision, target, digest=digest)
+        else:
+            with _counting("converting") as count:
+                found = pull_known(hub, wish.known, target, precision=precision, digest=digest, on_tensor=count)
+        print(f"{target}  {found}")
+
+    _do(work)
+
+
+def _there_already(target: Path, digest: str | None) -> bool:
+    """Pulling twice is no error, if what is there is whole and what was asked for."""
+    from restoration_runner.weights.digest import check_sums
+
+    if not target.exists():
+        return False
+    found, _ = check_sums(target)
+    if digest is not None and digest != found:
+        raise RestorationError(
+            FailureReason.MODEL_INVALID, f"{target} is there with the digest {found}, not {digest}; remove it first"
+        )
+    print(f"{target}  {found}")
+    _complain("it was there already; nothing was fetched")
+    return True
+
+
+@app.command()
 def convert(
     target: Annotated[Path, typer.Argument(metavar="FOLDER", help="The model folder to write; it must not exist.")],
     dit: Annotated[Path, typer.Option(help="The transformer: .pth or .safetensors.")],

@@ -19,7 +19,7 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.checkpoint import Layout, dit_layout, modern_vae_name, vae_layout
 from restoration_runner.models.seedvr2.folder import DESCRIPTION, DIT, PROMPT, TEXT, VAE, ModelDescription
 from restoration_runner.weights.checkpoint_file import CheckpointFile, open_checkpoint, open_tensor
-from restoration_runner.weights.digest import write_sums
+from restoration_runner.weights.digest import check_digest, write_sums
 from restoration_runner.weights.write import appearing, write_safetensors
 
 STORED = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
@@ -57,13 +57,14 @@ def convert(
     target: Path,
     *,
     precision: Precision | None = None,
+    digest: str | None = None,
     card: str | None = None,
     on_tensor: OnTensor | None = None,
 ) -> str:
     """Write the model folder `target`, which must not exist, and return its digest.
 
     precision: how weights are stored; unset keeps FP32, FP16 and BF16 as they are and widens 8-bit floats to FP16.
-    card: text of the folder's README.md: where the weights are from.
+    digest: what the folder must have. card: text of the folder's README.md: where the weights are from.
 
     Raises:
         RestorationError: `ModelInvalid` naming the file and the keys, shapes or values that do not fit;
@@ -77,22 +78,18 @@ def convert(
     prompt = _prompt(sources, text, description.dit.text_width)
     kept = {part.name: _dtype(part, precision) for part in parts}
     progress = _Progress(sum(len(part.layout.shapes) for part in parts), on_tensor)
-    try:
-        with appearing(target) as folder:
-            for part in parts:
-                _write(folder / part.name, part, kept[part.name], progress)
-            # The prompt is small and its type tells nothing: it is stored as it was published.
-            save_file({PROMPT: prompt.contiguous()}, folder / TEXT)
-            (folder / DESCRIPTION).write_text(description.model_dump_json(by_alias=True, indent=2) + "\n")
-            if card:
-                (folder / CARD).write_text(card)
-            for path in folder.iterdir():
-                path.chmod(0o644)
-            return write_sums(folder)
-    except FileExistsError as error:
-        raise RestorationError(
-            FailureReason.INVALID_PARAMETERS, f"{target} exists already; remove it or name another folder"
-        ) from error
+    with appearing(target) as folder:
+        for part in parts:
+            _write(folder / part.name, part, kept[part.name], progress)
+        # The prompt is small and its type tells nothing: it is stored as it was published.
+        save_file({PROMPT: prompt.contiguous()}, folder / TEXT)
+        (folder / DESCRIPTION).write_text(description.model_dump_json(by_alias=True, indent=2) + "\n")
+        if card:
+            (folder / CARD).write_text(card)
+        for path in folder.iterdir():
+            path.chmod(0o644)
+        check_digest(folder, expected=digest, field="--digest")
+        return write_sums(folder)
 
 
 def _without_prompts(file: CheckpointFile) -> tuple[CheckpointFile, Tensor | None]:

@@ -16,6 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
+
 _NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -53,12 +56,13 @@ def appearing(target: Path) -> Iterator[Path]:
     One process at a time works beside a target; what a killed one left is removed by the next.
 
     Raises:
-        FileExistsError: there is something at `target`, perhaps since a moment ago.
+        RestorationError: `InvalidParameters`, there is something at `target`, perhaps since a moment ago.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.parent):
         if target.exists():
-            raise FileExistsError(target)
+            message = f"{target} exists already; remove it or name another folder"
+            raise RestorationError(FailureReason.INVALID_PARAMETERS, message)
         for left in target.parent.glob(f".{target.name}.*.partial"):
             shutil.rmtree(left)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
