@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from restoration_runner.models.device import compute_dtype, prepare_device
 from restoration_runner.models.seedvr2.config import MODELS
+from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
 from restoration_runner.models.seedvr2.dit import NaDiT
-from restoration_runner.models.seedvr2.folder import LoadedModel, ModelDescription, PosteriorRule, read_folder
+from restoration_runner.models.seedvr2.folder import LoadedModel, read_folder
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import scene_segments

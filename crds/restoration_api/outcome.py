@@ -17,7 +17,8 @@ from restoration_api.base import Contract, VersionedContract
 HTTP_PORT = 8080
 TERMINATION_MESSAGE_BYTES = 4096
 EXIT_INTERRUPTED = 143
-"""What the runner answers to SIGTERM: finished segments are kept, nothing failed."""
+"""What the runner answers to SIGTERM, and where segments are missing that it was not asked to compute: what is finished
+is kept, nothing failed."""
 
 
 class FailureReason(StrEnum):
@@ -264,7 +265,7 @@ class Outcome(VersionedContract):
 
     result: Result
     reason: str = Field(max_length=64)
-    """`Completed` or `CacheHit`; a `FailureReason`; `Interrupted`."""
+    """`Completed` or `CacheHit`; `Planned` after the role `plan`; a `FailureReason`; `Interrupted`."""
     message: str = Field(max_length=1024)
     cache_key: str | None = Field(default=None, max_length=64)
     cache_hit: bool = False

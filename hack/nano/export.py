@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from hack.nano.network import DIT, NAME, VAE, Nano, frozen_masks
-from restoration_runner.models.seedvr2.folder import ModelDescription, PosteriorRule, write_folder
+from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
+from restoration_runner.models.seedvr2.folder import write_folder
 from restoration_runner.weights.digest import write_sums
 
 WARMUP_LATENTS = 5

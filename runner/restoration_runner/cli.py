@@ -1,24 +1,21 @@
-"""The command `video-restoration`: `run` in a pod, `restore` on local files, `probe` for a look at a file.
+"""The command `video-restoration`: `plan`, `run` and `assemble` in a pod, `restore` and `probe` on local files.
 
-Both ways of working build the same `JobContext` and end in the same place: an outcome, a sentence, an exit code.
+All ways of working build the same `JobContext` and end in the same place: an outcome, a sentence, an exit code.
 """
 
 import json
-import os
 import re
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import structlog
 import typer
 from rich.console import Console
 
 from restoration_api.defaults import Choices
-from restoration_api.outcome import HTTP_PORT, FailureReason, Outcome
+from restoration_api.outcome import FailureReason, Outcome
 from restoration_api.request import ColorCorrection, Overwrite, Precision
 from restoration_runner import logs
 from restoration_runner.accept import check_request
@@ -26,11 +23,9 @@ from restoration_runner.conclude import conclude
 from restoration_runner.errors import RestorationError
 from restoration_runner.local import LocalWish, local_request, local_target
 from restoration_runner.models_command import app as models_app
+from restoration_runner.pod import PodOptions, scratch_root, work_in_pod
 from restoration_runner.progress import ProgressTracker
-from restoration_runner.request_file import parse_segments, read_request
 from restoration_runner.stopping import StopSignal
-
-log = structlog.get_logger()
 
 app = typer.Typer(
     name="video-restoration",
@@ -42,57 +37,77 @@ app = typer.Typer(
 
 app.add_typer(models_app)
 
-SCRATCH = Path("/scratch")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+RequestOption = Annotated[Path, typer.Option(help="The resolved request, as the operator wrote it.")]
+HashOption = Annotated[str | None, typer.Option(help="What the request's bytes must hash to.")]
+ScratchOption = Annotated[Path | None, typer.Option(help="Folder for large files; default /scratch.")]
+PortOption = Annotated[int | None, typer.Option(help="Port of /healthz, /progress and /metrics.")]
+MessageOption = Annotated[Path | None, typer.Option(help="File for the outcome.")]
+
+
+@app.command()
+def plan(
+    request: RequestOption,
+    request_sha256: HashOption = None,
+    scratch: ScratchOption = None,
+    http_port: PortOption = None,
+    termination_log: MessageOption = None,
+) -> None:
+    """Find out in a pod, without a GPU, whether a request can be served, and write its plan."""
+    options = PodOptions(
+        request=request,
+        request_sha256=request_sha256,
+        scratch=scratch,
+        http_port=http_port,
+        termination_log=termination_log,
+    )
+    raise typer.Exit(work_in_pod("plan", options))
 
 
 @app.command()
 def run(
-    request: Annotated[Path, typer.Option(help="The resolved request, as the operator wrote it.")],
-    request_sha256: Annotated[str | None, typer.Option(help="What the request's bytes must hash to.")] = None,
+    request: RequestOption,
+    request_sha256: HashOption = None,
     memory_hint_mib: Annotated[
         int | None, typer.Option(min=1, help="Use less host memory than this; set after the pod ran out of it.")
     ] = None,
     segments: Annotated[str | None, typer.Option(help="Only these segments, such as 0-16,18.")] = None,
-    scratch: Annotated[Path | None, typer.Option(help="Folder for large files; default /scratch.")] = None,
-    http_port: Annotated[int | None, typer.Option(help="Port of /healthz, /progress and /metrics.")] = None,
-    termination_log: Annotated[Path | None, typer.Option(help="File for the outcome.")] = None,
+    scratch: ScratchOption = None,
+    http_port: PortOption = None,
+    termination_log: MessageOption = None,
 ) -> None:
     """Do a request's work in a pod, and leave the outcome as termination message."""
-    from restoration_runner.report import serving
-    from restoration_runner.report import termination_log as find_termination_log
+    options = PodOptions(
+        request=request,
+        request_sha256=request_sha256,
+        scratch=scratch,
+        http_port=http_port,
+        termination_log=termination_log,
+        segments=segments,
+        memory_hint_mib=memory_hint_mib,
+    )
+    raise typer.Exit(work_in_pod("run", options))
 
-    logs.configure(json=True)
-    tracker = ProgressTracker(execution=_execution())
-    message = find_termination_log(termination_log)
-    port = http_port if http_port is not None else int(os.environ.get("VR_HTTP_PORT", HTTP_PORT))
 
-    def work(stop: StopSignal) -> Outcome:
-        wanted, only = read_request(request, request_sha256), parse_segments(segments)
-        check_request(wanted)  # also done by the job, whose libraries take seconds to load
-
-        from restoration_runner.job import JobContext, run_job
-
-        context = JobContext(
-            request=wanted,
-            scratch=_scratch(scratch, in_pod=True),
-            stop=stop,
-            progress=tracker,
-            owner=os.environ.get("VR_UID") or uuid.uuid4().hex,
-            execution=_execution(),
-            device="cuda" if wanted.gpu.count else "cpu",
-            only=only,
-            memory_hint_mib=memory_hint_mib,
-        )
-        return run_job(context)
-
-    with serving(tracker, port=port):
-        outcome, code = conclude(work, tracker=tracker, message=message)
-    if code:
-        log.error(outcome.message, reason=outcome.reason, exit_code=code)
-    else:
-        log.info(outcome.message, reason=outcome.reason, output=outcome.output and outcome.output.uri)
-    raise typer.Exit(code)
+@app.command()
+def assemble(
+    request: RequestOption,
+    request_sha256: HashOption = None,
+    scratch: ScratchOption = None,
+    http_port: PortOption = None,
+    termination_log: MessageOption = None,
+) -> None:
+    """Publish in a pod, without a GPU, what is finished, or report what is published already."""
+    options = PodOptions(
+        request=request,
+        request_sha256=request_sha256,
+        scratch=scratch,
+        http_port=http_port,
+        termination_log=termination_log,
+    )
+    raise typer.Exit(work_in_pod("assemble", options))
 
 
 @app.command()
@@ -153,7 +168,7 @@ def restore(
 
     logs.configure(json=False, default_level="warning")
     console = Console(stderr=True)
-    outcome, code = _restore(wish, device=device, scratch=_scratch(scratch, in_pod=False), console=console)
+    outcome, code = _restore(wish, device=device, scratch=scratch_root(scratch, in_pod=False), console=console)
     if as_json:
         print(outcome.to_json())
     _say(console, outcome, output)
@@ -170,7 +185,8 @@ def _restore(wish: Callable[[], LocalWish], *, device: str, scratch: Path, conso
         wanted = local_request(wish())
         check_request(wanted)
 
-        from restoration_runner.job import JobContext, run_job
+        from restoration_runner.job import run_job
+        from restoration_runner.task import JobContext
         from restoration_runner.terminal import showing
 
         context = JobContext(
@@ -202,20 +218,6 @@ def probe(
     if code:
         Console(stderr=True).print(outcome.message, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
-
-
-def _execution() -> int:
-    text = os.environ.get("VR_EXECUTION", "1")
-    return int(text) if text.isdecimal() and int(text) > 0 else 1
-
-
-def _scratch(chosen: Path | None, *, in_pod: bool) -> Path:
-    """Where large files go: what was said, else what the Job mounts, else where temporary files go."""
-    if chosen is None and "VR_SCRATCH" in os.environ:
-        chosen = Path(os.environ["VR_SCRATCH"])
-    if chosen is not None:
-        return chosen
-    return SCRATCH if in_pod and SCRATCH.is_dir() else Path(tempfile.gettempdir())
 
 
 def _say(console: Console, outcome: Outcome, output: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from restoration_api.outcome import Outcome
+from restoration_api.outcome import EXIT_INTERRUPTED, Outcome, Result
 from restoration_runner import faults, outcomes
 from restoration_runner.errors import EXIT_UNKNOWN
 from restoration_runner.progress import ProgressTracker
@@ -34,7 +34,8 @@ def conclude(
             signals=(signal.SIGTERM, signal.SIGINT),
             last_words=lambda: write_outcome(interrupted(), message),
         ):
-            outcome, code = work(stop), 0
+            outcome = work(stop)
+            code = EXIT_INTERRUPTED if outcome.result is Result.INTERRUPTED else 0
     except InterruptedByRequestError:
         outcome, code = interrupted(), stop.exit_code
     except Exception as error:

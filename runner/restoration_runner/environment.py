@@ -1,7 +1,6 @@
-"""What software and machine make the frames: the part that is in the cache key, and the part that is not.
+"""Which machine makes the frames: the part of a fingerprint that is not in the cache key (`software` is).
 
-Library versions decide pixels and are never mixed inside one work prefix. The GPU model and the CPU decide the last
-bits; they are not in the key but in each marker's fingerprint, so that work can go on elsewhere.
+The GPU model and the CPU decide the last bits; they are in each marker's fingerprint, so that work can go on elsewhere.
 """
 
 import hashlib
@@ -9,32 +8,12 @@ import os
 import platform
 from importlib import metadata
 
-import av
 import torch
 
 from restoration_api.base import canonical_json
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.restorer import Restorer
-
-CPU_THREADS = 4
-"""On a CPU some matrix products round differently with another number of threads, so the number is fixed and in the
-cache key; it may exceed the cores that are there."""
-
-
-def cpu_threads() -> int:
-    """`VR_CPU_THREADS` in a profile's environment is for large CPU machines; it makes another cache key."""
-    return int(os.environ.get("VR_CPU_THREADS", CPU_THREADS))
-
-
-def library_versions() -> dict[str, str]:
-    """Name to version of everything that computes, decodes or encodes."""
-    versions = {"torch": torch.__version__, "av": av.__version__, "numpy": metadata.version("numpy")}
-    versions |= {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
-    if torch.version.cuda:
-        versions["cuda"] = torch.version.cuda
-        versions["cudnn"] = str(torch.backends.cudnn.version())
-    return versions
 
 
 def environment(restorer: Restorer) -> dict[str, str]:

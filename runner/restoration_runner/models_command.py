@@ -21,7 +21,7 @@ from restoration_runner import faults, logs
 from restoration_runner.errors import EXIT_UNKNOWN, RestorationError
 
 if TYPE_CHECKING:
-    from restoration_runner.models.seedvr2.folder import ModelDescription
+    from restoration_runner.models.seedvr2.description import ModelDescription
     from restoration_runner.weights.convert import OnTensor
     from restoration_runner.weights.inspect import FileFacts, FolderFacts, PartFacts
 
@@ -204,7 +204,7 @@ def verify(
 
 def _description(architecture: str | None, description: Path | None, name: str) -> "ModelDescription":
     from restoration_runner.models.seedvr2.config import MODELS
-    from restoration_runner.models.seedvr2.folder import parse_description
+    from restoration_runner.models.seedvr2.description import parse_description
     from restoration_runner.weights.catalogue import released_description
 
     if (architecture is None) == (description is None):

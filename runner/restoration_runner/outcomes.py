@@ -80,5 +80,17 @@ def interrupted(*, segments_done: int, segments_total: int | None, frames_restor
     )
 
 
+def unfinished(*, segments_done: int, segments_total: int | None) -> Outcome:
+    """What an earlier execution left is not enough for an output."""
+    total = f" of {segments_total}" if segments_total is not None else ""
+    return Outcome(
+        result=Result.INTERRUPTED,
+        reason="Interrupted",
+        message=f"no output was published; {segments_done}{total} segments are finished and kept",
+        segments_done=segments_done,
+        segments_total=segments_total,
+    )
+
+
 def _short(message: str) -> str:
     return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"

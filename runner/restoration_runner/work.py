@@ -5,10 +5,13 @@ there and agree. `plan.json` and markers are written with "only if absent": the 
 takes what is there. A process may be killed between any two requests, and a later one goes on from what it finds.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import ValidationError
@@ -25,7 +28,6 @@ from restoration_api.ledger import (
 )
 from restoration_api.outcome import FailureReason, StreamOutcome, Timings, Verification
 from restoration_runner.errors import RestorationError
-from restoration_runner.restoration.pipeline import Made
 from restoration_runner.storage.store import (
     Absent,
     ObjectInfo,
@@ -36,6 +38,9 @@ from restoration_runner.storage.store import (
     When,
     read_whole,
 )
+
+if TYPE_CHECKING:
+    from restoration_runner.restoration.pipeline import Made
 
 log = structlog.get_logger()
 
@@ -64,7 +69,7 @@ class Work:
         """Of the prefix's last folder: tells whose work an output is."""
         return self.prefix.rstrip("/").rpartition("/")[2]
 
-    def sibling(self, name: str) -> "Work":
+    def sibling(self, name: str) -> Work:
         """Another work for outputs in the same folder."""
         return Work(self._store, f"{self.prefix.rstrip('/').rpartition('/')[0]}/{name}/")
 

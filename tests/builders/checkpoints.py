@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from restoration_runner.models.seedvr2.folder import ModelDescription, PosteriorRule
+from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
 from tests.builders.models import FIXTURES
 from tests.builders.official import dit_config, vae_config
 

@@ -30,14 +30,15 @@ from restoration_api.request import (
     StorageRequest,
     Target,
 )
-from restoration_runner import assemble, inputs, job, models
-from restoration_runner.job import JobContext, run_job
+from restoration_runner import assemble, inputs, models, task
+from restoration_runner.job import run_job
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, Restorer, WorkReport
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.stopping import StopSignal
 from restoration_runner.storage import s3
 from restoration_runner.storage.store import ObjectInfo, OnBytes, Store, When
+from restoration_runner.task import JobContext
 
 SMALL = Choices(target=Target(scale_factor=1), chunk_frames=9, segment_frames=10, preset="ultrafast")
 
@@ -74,10 +75,11 @@ def run_here(
     stop: StopSignal | None = None,
     progress: ProgressTracker | None = None,
     only: frozenset[int] | None = None,
+    role: Callable[[JobContext], Outcome] = run_job,
 ) -> Outcome:
-    """Run a request in this process; leaves nothing in its scratch folder."""
+    """Do a role's work in this process; it leaves nothing in its scratch folder."""
     with tempfile.TemporaryDirectory() as scratch:
-        outcome = run_job(
+        outcome = role(
             JobContext(
                 request=request,
                 scratch=Path(scratch),
@@ -175,7 +177,7 @@ class hooked:  # noqa: N801  # reads as the sentence it is: with hooked(function
 
     def __enter__(self) -> None:
         happened = self._happened
-        for module in (job, inputs):
+        for module in (task, inputs):
             opened = module.open_store
 
             def open_watched(

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from restoration_runner.models.seedvr2.checkpoint import build_dit, build_vae
-from restoration_runner.models.seedvr2.folder import ModelDescription, PosteriorRule, write_folder
+from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
+from restoration_runner.models.seedvr2.folder import write_folder
 from tests.builders.official import dit_config, vae_config
 
 FIXTURES = Path(__file__).parents[1] / "model" / "fixtures_data"

@@ -7,7 +7,7 @@ from pathlib import Path
 from restoration_api.ledger import ColorFacts, EncoderSettings, VideoFacts
 from restoration_api.outcome import StreamOutcome, Verification
 from restoration_api.request import AudioMode
-from restoration_runner.video import colour, join, probe, read, scan, streams, timeline, verify, write
+from restoration_runner.video import colorimetry, colour, join, probe, read, scan, streams, timeline, verify, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def encode(
     source: Path, out: Path, facts: VideoFacts, scanned: scan.Scan, *, first: int, last: int
 ) -> write.WrittenSegment:
     """Frames `first` to `last` as one segment."""
-    color = colour.output_color(facts.color)
+    color = colorimetry.output_color(facts.color)
     with write.SegmentWriter(
         out,
         settings=settings(facts),
@@ -58,7 +58,7 @@ def encode(
 
 
 def settings(facts: VideoFacts, *, crf: int = 10, preset: str = "fast") -> EncoderSettings:
-    color = colour.output_color(facts.color)
+    color = colorimetry.output_color(facts.color)
     return write.encoder_settings(crf=crf, preset=preset, frame_rate=facts.frame_rate, color=color)
 
 
@@ -79,7 +79,7 @@ def pass_through(source: Path, folder: Path, *, segments: int = 3, audio: AudioM
         out=folder / f"{source.stem}-out.mp4",
         facts=facts,
         scanned=scanned,
-        color=colour.output_color(facts.color),
+        color=colorimetry.output_color(facts.color),
         streams=outcomes,
         timeline=times,
         segments=paths,

@@ -11,7 +11,7 @@ from tests.builders import clips
 from tests.builders.clips import Clip
 
 from restoration_api.ledger import ColorFacts, ColorRange
-from restoration_runner.video import colour, pixels, tags
+from restoration_runner.video import colorimetry, colour, pixels, tags
 
 Plane = NDArray[np.float64]
 WEIGHTS = {
@@ -189,7 +189,7 @@ def test_unknown_tags_are_filled_by_height_and_said(
     height: int, said: dict[str, str], expected: tuple[str, str, str]
 ) -> None:
     unknown = dict.fromkeys(("matrix", "primaries", "transfer", "chroma_location"), tags.UNSPECIFIED)
-    found = colour.complete(**{**unknown, **said}, full_range=None, height=height)
+    found = colorimetry.complete(**{**unknown, **said}, full_range=None, height=height)
     assert (found.matrix, found.primaries, found.transfer) == expected
     assert found.range is ColorRange.LIMITED and found.chroma_location == "left"
     assert set(found.assumed) == {*unknown, "range"} - set(said)

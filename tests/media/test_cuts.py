@@ -4,24 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tests.builders import clips
 from tests.builders.clips import Clip
 
 from restoration_runner.video.cuts import CutDetector, Signature, distance, signature
+from restoration_runner.video.pixels import Plane
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import scan
 
 
-def cuts_of(frames: list[torch.Tensor]) -> list[int]:
+def cuts_of(frames: list[Plane]) -> list[int]:
     detector = CutDetector()
     for frame in frames:
         detector.push(signature(frame, bit_depth=8))
     return [cut.frame for cut in detector.cuts]
 
 
-def luma(clip: Clip) -> list[torch.Tensor]:
-    return [torch.from_numpy(clips.picture(clip, frame)[0].astype(np.uint8)) for frame in range(clip.frames)]
+def luma(clip: Clip) -> list[Plane]:
+    return [clips.picture(clip, frame)[0].astype(np.uint8) for frame in range(clip.frames)]
 
 
 PLAIN = Clip(frames=30, width=160, height=120)
@@ -61,39 +61,36 @@ def test_cuts_and_flashes(clip: Clip, expected: list[int]) -> None:
 
 
 def test_a_fade_and_a_cross_fade_are_not_cuts() -> None:
-    first, second = (luma(PLAIN.but(cuts=cuts))[-1].double() for cuts in ((), (1,)))
+    first, second = (luma(PLAIN.but(cuts=cuts))[-1].astype(np.float64) for cuts in ((), (1,)))
     cross = [first + (second - first) * step / 12 for step in range(13)]
     black = [first * (12 - step) / 12 for step in range(13)]
     for frames in (cross, black):
-        assert (
-            cuts_of([first] * 5 and [frame.round().to(torch.uint8) for frame in [first] * 5 + frames + frames[-1:] * 5])
-            == []
-        )
+        assert cuts_of([frame.round().astype(np.uint8) for frame in [first] * 5 + frames + frames[-1:] * 5]) == []
 
 
 def test_a_fast_pan_is_not_a_cut() -> None:
     rng = np.random.default_rng(3)
     world = np.kron(rng.integers(30, 220, (12, 100)), np.ones((10, 10))).astype(np.uint8)
-    frames = [torch.from_numpy(world[:, 30 * n : 30 * n + 160].copy()) for n in range(25)]
+    frames = [world[:, 30 * n : 30 * n + 160].copy() for n in range(25)]
     assert cuts_of(frames) == []
 
 
 def test_a_cut_to_a_moving_camera_is_found() -> None:
     rng = np.random.default_rng(3)
     world = np.kron(rng.integers(30, 220, (12, 60)), np.ones((10, 10))).astype(np.uint8)
-    moving = [torch.from_numpy(world[:, 4 * n : 4 * n + 160].copy()) for n in range(12)]
+    moving = [world[:, 4 * n : 4 * n + 160].copy() for n in range(12)]
     assert cuts_of(luma(PLAIN.but(frames=12)) + moving) == [12]
 
 
 def test_noise_alone_is_far_below_the_threshold() -> None:
     rng = np.random.default_rng(5)
-    grey = [torch.from_numpy((118 + rng.normal(0, 12, (120, 160))).clip(0, 255).astype(np.uint8)) for _ in range(2)]
+    grey = [(118 + rng.normal(0, 12, (120, 160))).clip(0, 255).astype(np.uint8) for _ in range(2)]
     assert distance(*(signature(frame, bit_depth=8) for frame in grey)) < 0.03
 
 
 def test_ten_bit_and_eight_bit_give_the_same_signature() -> None:
     eight = luma(PLAIN)[0]
-    ten = (eight.to(torch.int16) << 2).view(torch.uint16)
+    ten = eight.astype(np.uint16) << 2
     a, b = signature(eight, bit_depth=8), signature(ten, bit_depth=10)
     assert isinstance(a, Signature) and (a.blocks == b.blocks).all() and (a.histogram == b.histogram).all()
 

@@ -17,7 +17,7 @@ from tests.builders.models import write_tiny_model
 from restoration_api.defaults import Choices
 from restoration_api.outcome import FailureReason, Result, Stage
 from restoration_api.request import ColorCorrection, SegmentCleanup, Target
-from restoration_runner import job, models
+from restoration_runner import models
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, Restorer, WorkReport
 from restoration_runner.progress import ProgressTracker
@@ -246,7 +246,7 @@ def test_a_commit_that_fails_ends_the_job(
     def refuse(*_: object) -> None:
         raise RestorationError(FailureReason.STORAGE_ERROR, "the bucket is gone")
 
-    monkeypatch.setattr(job.Work, "commit", refuse)
+    monkeypatch.setattr(Work, "commit", refuse)
     source = clips.write(tmp_path / "in.mp4", Clip(frames=24, width=64, height=64))
     with pytest.raises(RestorationError, match="the bucket is gone"):
         run_here(make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model))

@@ -13,9 +13,8 @@ from tests.builders import clips, ffprobe
 from tests.builders.clips import Clip, Sound
 
 from restoration_runner.errors import RestorationError
-from restoration_runner.video import pixels
 from restoration_runner.video.probe import probe
-from restoration_runner.video.read import read_frames
+from restoration_runner.video.read import read_frames, tensors
 from restoration_runner.video.scan import scan
 
 LONG = Clip(frames=60, gop=10)
@@ -49,7 +48,7 @@ def digests(frames: list[tuple[torch.Tensor, ...]]) -> list[str]:
 
 def from_the_start(path: Path) -> list[str]:
     with av.open(str(path)) as container:
-        return digests([pixels.planes(frame) for frame in container.decode(video=0)])
+        return digests([tensors(frame) for frame in container.decode(video=0)])
 
 
 @pytest.mark.parametrize("case", FILES)
@@ -113,7 +112,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 from restoration_runner.video.probe import probe
-from restoration_runner.video.read import read_frames
+from restoration_runner.video.read import read_frames, tensors
 from restoration_runner.video.scan import scan
 path = Path(sys.argv[1])
 facts = probe(path)

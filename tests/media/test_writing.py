@@ -17,7 +17,7 @@ from tests.builders.passthrough import Passed, encode, pass_through, settings
 from restoration_api.outcome import FailureReason
 from restoration_api.request import AudioMode
 from restoration_runner.errors import RestorationError
-from restoration_runner.video import colour, join, streams, timeline, verify, write
+from restoration_runner.video import colorimetry, join, streams, timeline, verify, write
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import scan
 
@@ -50,8 +50,8 @@ def test_a_segment_has_the_same_bytes_in_every_run_and_with_one_or_two_cores(tmp
 
 def test_the_encoders_settings_are_pinned() -> None:
     """Whoever changes one of these changes the bytes of every segment, and must change the engine version."""
-    color = colour.output_color(
-        colour.complete(
+    color = colorimetry.output_color(
+        colorimetry.complete(
             matrix="bt709", primaries="bt709", transfer="bt709", full_range=False, chroma_location="left", height=1080
         )
     )
@@ -144,7 +144,7 @@ def test_segments_that_do_not_fit_together_are_not_joined(tmp_path: Path) -> Non
     facts = probe(source)
     scanned = scan(source, facts)
     times = timeline.timeline(scanned.timestamps, facts)
-    color = colour.output_color(facts.color)
+    color = colorimetry.output_color(facts.color)
     a, b, other = tmp_path / "a.mkv", tmp_path / "b.mkv", tmp_path / "other.mkv"
     encode(source, a, facts, scanned, first=0, last=11)
     encode(source, b, facts, scanned, first=12, last=22)

@@ -14,7 +14,7 @@ from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models import load_restorer
 from restoration_runner.models.restorer import ConditionNoise, Restorer
-from restoration_runner.models.seedvr2.folder import PosteriorRule
+from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.sampling import noise_level
 from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import SegmentWork, scene_segments

@@ -1,4 +1,7 @@
-"""Restoration models behind one seam: `restorer.py` says what a model can do, `load_restorer` gives one."""
+"""Restoration models behind one seam: `restorer.py` says what a model can do, `load_restorer` gives one.
+
+Nothing here loads torch before a model is loaded: whoever plans or assembles needs the description only.
+"""
 
 from pathlib import Path
 
@@ -11,10 +14,9 @@ def describe(folder: Path) -> Capabilities:
     Raises:
         RestorationError: `ModelInvalid`.
     """
-    from restoration_runner.models.seedvr2.folder import read_description
-    from restoration_runner.models.seedvr2.restorer import capabilities
+    from restoration_runner.models.seedvr2.description import read_description
 
-    return capabilities(read_description(folder))
+    return read_description(folder).capabilities()
 
 
 def load_restorer(

@@ -4,13 +4,16 @@ SeedVR2 is one implementation. A model knows nothing of storage, video files or 
 frames, by the segment's work order, and says what it needs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from restoration_runner.restoration.grid import SegmentWork
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from restoration_runner.video.pixels import Plane
 
 NAME: Final = "luma-blocks-1"
 
@@ -54,7 +54,7 @@ class Signature:
     histogram: NDArray[np.int64]
 
 
-def signature(luma: Tensor, *, bit_depth: int) -> Signature:
+def signature(luma: Plane, *, bit_depth: int) -> Signature:
     """Summary of a luma plane `[H, W]` (integers of `bit_depth` bits)."""
     height, width = luma.shape
     high, wide = min(BLOCKS_HIGH, height), min(BLOCKS_WIDE, width)
@@ -62,9 +62,7 @@ def signature(luma: Tensor, *, bit_depth: int) -> Signature:
     step_x = max(1, width // (wide * SAMPLES_PER_BLOCK))
     picked = luma[::step_y, ::step_x]
     rows, columns = picked.shape[0] // high, picked.shape[1] // wide
-    if picked.dtype == torch.uint16:
-        picked = picked.view(torch.int16)
-    values = picked[: rows * high, : columns * wide].numpy().astype(np.int64) >> (bit_depth - 8)
+    values = picked[: rows * high, : columns * wide].astype(np.int64) >> (bit_depth - 8)
     values = np.clip(values, 0, 255)
     blocks = values.reshape(high, rows, wide, columns).sum(axis=(1, 3)) // (rows * columns)
     return Signature(blocks=blocks.ravel(), histogram=np.bincount(values.ravel() * BINS >> 8, minlength=BINS))

@@ -1,16 +1,19 @@
-"""Planar YUV in memory: which pixel formats are read, and how a frame's planes become tensors without a copy.
+"""Planar YUV in memory: which pixel formats are read, and how a frame's planes are seen without a copy.
 
 Only formats whose meaning is fully known are listed; nothing goes through swscale, whose defaults guess matrix and
-range and round to 8 bit.
+range and round to 8 bit. Planes are arrays here and become tensors in `read`: planning and checking a video need no
+torch, which takes seconds and half a gigabyte to load.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-import torch
-import torch.utils.dlpack
+import numpy as np
 from av.video.frame import VideoFrame
-from torch import Tensor
+from numpy.typing import NDArray
+
+Plane = NDArray[Any]
+"""`[h, w]`, uint8, or uint16 above 8 bit with the sample in the low bits."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,6 @@ class PixelLayout:
     bit_depth: int
     chroma_width_divisor: int
     chroma_height_divisor: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.uint8 if self.bit_depth == 8 else torch.uint16
 
     def chroma_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of U and V: rounded up, as codecs do for odd sizes."""
@@ -48,17 +47,17 @@ LAYOUTS: Final = {layout.name: layout for layout in [*_family("", 8), *_family("
 """Pixel formats that are read exactly, by FFmpeg's name."""
 
 
-def planes(frame: VideoFrame) -> tuple[Tensor, Tensor, Tensor]:
-    """The planes of a decoded frame as `[h, w]` tensors (uint8, or uint16 above 8 bit) that share its memory.
+def planes(frame: VideoFrame) -> tuple[Plane, Plane, Plane]:
+    """Y `[H, W]`, U and V `[h, w]` of a decoded frame, sharing its memory.
 
-    The tensors keep the frame's buffers alive: FFmpeg's buffers are reference-counted and DLPack holds a reference.
+    The arrays keep the frame's buffers alive: FFmpeg's buffers are reference-counted and DLPack holds a reference.
     """
-    y, u, v = (torch.utils.dlpack.from_dlpack(plane) for plane in frame.planes)
+    y, u, v = (np.from_dlpack(plane) for plane in frame.planes)
     return y, u, v
 
 
-def fill(frame: VideoFrame, values: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Copy planes `[h, w]` (any integer dtype, on the CPU) into a frame that was just allocated."""
+def fill(frame: VideoFrame, values: tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint16]]) -> None:
+    """Copy planes `[h, w]` into a frame that was just allocated."""
     for plane, value in zip(frame.planes, values, strict=True):
-        rows = torch.frombuffer(memoryview(plane), dtype=torch.uint16)
-        rows.view(plane.height, plane.line_size // 2)[:, : plane.width].copy_(value)
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint16).reshape(plane.height, plane.line_size // 2)
+        rows[:, : plane.width] = value

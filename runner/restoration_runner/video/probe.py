@@ -12,7 +12,7 @@ import av
 from av.video.frame import VideoFrame
 
 from restoration_api.ledger import ColorFacts, StreamFacts, VideoFacts
-from restoration_runner.video import colour, ffmpeg_cli, tags
+from restoration_runner.video import colorimetry, ffmpeg_cli, tags
 from restoration_runner.video.source import (
     MOST_PIXELS,
     display_name,
@@ -169,7 +169,7 @@ def _traits(stream: dict[str, Any], frame: VideoFrame) -> set[str]:
 
 
 def _color(stream: dict[str, Any], frame: VideoFrame) -> ColorFacts:
-    """Each field from the frame, else from the stream, else by rule (`colour.complete`)."""
+    """Each field from the frame, else from the stream, else by rule (`colorimetry.complete`)."""
 
     def said(table: dict[int, str], code: int, key: str) -> str:
         return table.get(int(code), tags.normal(stream.get(key)))
@@ -177,7 +177,7 @@ def _color(stream: dict[str, Any], frame: VideoFrame) -> ColorFacts:
     full_range = {tags.LIMITED: False, tags.FULL: True}.get(int(frame.color_range))
     if full_range is None:
         full_range = {"tv": False, "pc": True}.get(stream.get("color_range", ""))
-    return colour.complete(
+    return colorimetry.complete(
         matrix=said(tags.MATRICES, frame.colorspace, "color_space"),
         primaries=said(tags.PRIMARIES, frame.color_primaries, "color_primaries"),
         transfer=said(tags.TRANSFERS, frame.color_trc, "color_transfer"),

@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from restoration_api.ledger import Timestamps, VideoFacts
 from restoration_runner.video import pixels
@@ -42,6 +43,12 @@ class DecodedFrame:
     pts: int
     planes: tuple[Tensor, Tensor, Tensor]
     layout: PixelLayout
+
+
+def tensors(frame: VideoFrame) -> tuple[Tensor, Tensor, Tensor]:
+    """`pixels.planes` as tensors (uint8, or uint16 above 8 bit), which share the frame's memory and keep it alive."""
+    y, u, v = (from_dlpack(plane) for plane in frame.planes)
+    return y, u, v
 
 
 class _MissedError(Exception):
@@ -143,7 +150,7 @@ def _range(
             continue
         if stamp != stamps[wanted]:
             raise invalid(called, f"gives another frame {wanted} than when it was scanned; it was changed meanwhile.")
-        yield DecodedFrame(index=wanted, pts=stamp, planes=pixels.planes(frame), layout=layout)
+        yield DecodedFrame(index=wanted, pts=stamp, planes=tensors(frame), layout=layout)
         if wanted == last:
             return
         wanted += 1

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 from restoration_api.ledger import VideoFacts
-from restoration_runner.video import colour, pixels
+from restoration_runner.video import colorimetry, pixels
 from restoration_runner.video.scan import Scan
 from restoration_runner.video.source import invalid
 from restoration_runner.video.timeline import MOST_TICKS_PER_SECOND
@@ -127,13 +127,13 @@ REFUSALS: Final = (
     ),
     Refusal(
         "matrix",
-        lambda facts: facts.color.matrix not in colour.LUMA_WEIGHTS,
+        lambda facts: facts.color.matrix not in colorimetry.LUMA_WEIGHTS,
         lambda facts: f"its colour matrix is {facts.color.matrix}",
         "convert it to the BT.709 matrix first",
     ),
     Refusal(
         "chroma location",
-        lambda facts: facts.color.chroma_location not in colour.CHROMA_OFFSETS,
+        lambda facts: facts.color.chroma_location not in colorimetry.CHROMA_OFFSETS,
         lambda facts: f"its chroma samples lie at {facts.color.chroma_location}",
         "convert it to chroma at the left first",
     ),

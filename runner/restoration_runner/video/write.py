@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import av
-import torch
+import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from torch import Tensor
 
 from restoration_api.ledger import ColorFacts, ColorRange, EncoderSettings
 from restoration_api.request import Codec
 from restoration_runner.video import pixels, tags
 from restoration_runner.video.source import open_media
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PIXEL_FORMAT: Final = "yuv420p10le"
 GOP_SECONDS: Final = 2
@@ -43,7 +45,7 @@ def encoder_settings(*, crf: int, preset: str, frame_rate: str | None, color: Co
         crf: x265's constant rate factor.
         preset: x265's preset.
         frame_rate: nominal rate of the input (`VideoFacts.frame_rate`), or None.
-        color: tags of the output (`colour.output_color`).
+        color: tags of the output (`colorimetry.output_color`).
     """
     gop = max(1, round(nominal_rate(frame_rate) * GOP_SECONDS))
     location = tags.number(tags.CHROMA_LOCATIONS, color.chroma_location)
@@ -117,11 +119,10 @@ class SegmentWriter:
         tag(context, self._color)
         return stream
 
-    def write(self, planes: tuple[Tensor, Tensor, Tensor]) -> None:
+    def write(self, planes: "tuple[Tensor, Tensor, Tensor]") -> None:
         """Append a frame: Y `[H, W]`, U and V `[H/2, W/2]`, 10-bit values in int16, on any device."""
         frame = VideoFrame(*self._size, PIXEL_FORMAT)
-        # Through int16 bits: torch's uint16 has no copy from other types on every device.
-        y, u, v = (plane.to("cpu").view(torch.uint16) for plane in planes)
+        y, u, v = (plane.to("cpu").numpy().view(np.uint16) for plane in planes)
         pixels.fill(frame, (y, u, v))
         tag(frame, self._color)
         frame.pts = self._count
@@ -181,7 +182,7 @@ class FrameHash:
 
     def update(self, frame: VideoFrame) -> None:
         for plane in pixels.planes(frame):
-            self._hash.update(plane.contiguous().view(torch.uint8).numpy().tobytes())
+            self._hash.update(np.ascontiguousarray(plane).data)
         self.frames += 1
 
     def hexdigest(self) -> str:

@@ -8,7 +8,7 @@ states for its large files (LFS object ids); a file with other bytes is refused 
 from dataclasses import dataclass
 
 from restoration_runner.models.seedvr2.config import MODELS
-from restoration_runner.models.seedvr2.folder import ModelDescription, PosteriorRule
+from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
 
 
 @dataclass(frozen=True)

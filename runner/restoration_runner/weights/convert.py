@@ -17,7 +17,8 @@ from restoration_api.outcome import FailureReason
 from restoration_api.request import Precision
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.checkpoint import Layout, dit_layout, modern_vae_name, vae_layout
-from restoration_runner.models.seedvr2.folder import DESCRIPTION, DIT, PROMPT, TEXT, VAE, ModelDescription
+from restoration_runner.models.seedvr2.description import DESCRIPTION, ModelDescription
+from restoration_runner.models.seedvr2.folder import DIT, PROMPT, TEXT, VAE
 from restoration_runner.weights.checkpoint_file import CheckpointFile, open_checkpoint, open_tensor
 from restoration_runner.weights.digest import check_digest, write_sums
 from restoration_runner.weights.write import appearing, write_safetensors

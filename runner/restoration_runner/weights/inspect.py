@@ -10,7 +10,8 @@ from restoration_api.base import Contract
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.checkpoint import Layout, dit_layout, modern_vae_name, vae_layout
 from restoration_runner.models.seedvr2.config import MODELS, DitConfig
-from restoration_runner.models.seedvr2.folder import DIT, VAE, ModelDescription, read_description, read_text
+from restoration_runner.models.seedvr2.description import ModelDescription, read_description
+from restoration_runner.models.seedvr2.folder import DIT, VAE, read_text
 from restoration_runner.weights.checkpoint_file import open_checkpoint
 from restoration_runner.weights.digest import digest_of, read_sums
 

@@ -7,16 +7,12 @@ text.safetensors     one tensor `positive [L, text_width]`: the embedded prompt
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from restoration_api.base import VersionedContract
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.checkpoint import (
@@ -26,32 +22,13 @@ from restoration_runner.models.seedvr2.checkpoint import (
     read_tensors,
     vae_tensors,
 )
-from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
+from restoration_runner.models.seedvr2.description import DESCRIPTION, ModelDescription, read_description
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.vae import VideoVae
 
-DESCRIPTION, DIT, VAE, TEXT = "model.json", "dit.safetensors", "vae.safetensors", "text.safetensors"
+DIT, VAE, TEXT = "dit.safetensors", "vae.safetensors", "text.safetensors"
 PROMPT = "positive"
-
-
-class PosteriorRule(StrEnum):
-    """Which latent the encoder's distribution stands for."""
-
-    MEAN = "Mean"
-    SAMPLE = "Sample"
-
-
-class ModelDescription(VersionedContract):
-    """`model.json`. At least one latent of warm-up each: the first of a stream stands for one frame, not four."""
-
-    architecture: Literal["seedvr2"] = "seedvr2"
-    name: str
-    posterior: PosteriorRule
-    encoder_warmup_latents: int = Field(default=4, ge=1)
-    decoder_warmup_latents: int = Field(default=4, ge=1)
-    dit: DitConfig
-    vae: VaeConfig
 
 
 @dataclass(frozen=True)
@@ -86,23 +63,6 @@ def write_folder(
     for name, tensors in files:
         save_file({key: tensor.to(dtype=dtype, device="cpu") for key, tensor in tensors.items()}, folder / name)
         (folder / name).chmod(0o644)  # the image's user is not the one who writes the folder
-
-
-def read_description(folder: Path) -> ModelDescription:
-    """`model.json` alone, for what must be known before weights are loaded. Raises RestorationError(ModelInvalid)."""
-    return parse_description(folder / DESCRIPTION)
-
-
-def parse_description(path: Path) -> ModelDescription:
-    """A `model.json` wherever it lies. Raises RestorationError(ModelInvalid)."""
-    try:
-        return ModelDescription.from_json(path.read_bytes())
-    except OSError as error:
-        raise _invalid(f"{path} cannot be read ({error.strerror}): is this a model folder?") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise _invalid(f"{path.name}: {where}: {first['msg']}. It describes no model this runner knows.") from error
 
 
 def read_text(folder: Path, width: int) -> Tensor:

@@ -16,16 +16,14 @@ from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import DTYPES, device_name
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, WorkReport
-from restoration_runner.models.seedvr2.folder import LoadedModel, ModelDescription, PosteriorRule
+from restoration_runner.models.seedvr2.description import PosteriorRule
+from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
 from restoration_runner.models.seedvr2.vae import StreamState, posterior
 from restoration_runner.restoration.blend import WindowBlend
 from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
 from restoration_runner.restoration.noise import Purpose, normal
-
-ALGORITHM = "seedvr2/1"
-"""Raise the number when the same plan gives other frames; it is part of the cache key."""
 
 WEIGHTS_DO_NOT_FIT = "The model's weights do not fit into the GPU's memory: choose a smaller model or a larger GPU"
 FRAMES_DO_NOT_FIT = (
@@ -34,16 +32,6 @@ FRAMES_DO_NOT_FIT = (
 )
 
 PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()}
-
-
-def capabilities(description: ModelDescription) -> Capabilities:
-    """What a model of this description needs; known before its weights are loaded."""
-    return Capabilities(
-        alignment=description.vae.spatial_stride * max(description.dit.patch[1:]),
-        encoder_warmup=description.encoder_warmup_latents,
-        decoder_warmup=description.decoder_warmup_latents,
-        algorithm=ALGORITHM,
-    )
 
 
 class SeedVr2Restorer:
@@ -61,7 +49,7 @@ class SeedVr2Restorer:
 
     @property
     def capabilities(self) -> Capabilities:
-        return capabilities(self._description)
+        return self._description.capabilities()
 
     @property
     def device(self) -> torch.device:

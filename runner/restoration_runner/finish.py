@@ -1,0 +1,40 @@
+"""The last steps of a piece of work, whichever role makes them: segments become one verified, visible output."""
+
+from pathlib import Path
+
+from restoration_api.ledger import Marker, Plan
+from restoration_api.outcome import Outcome, Stage
+from restoration_runner.assemble import assemble
+from restoration_runner.publish import Seen
+from restoration_runner.task import Task
+from restoration_runner.video import streams
+
+
+def assemble_and_publish(task: Task, plan: Plan, source: Path, markers: dict[int, Marker], seen: Seen) -> Outcome:
+    """Join all segments, verify the file, publish it, leave the manifest and clear up.
+
+    Raises:
+        ObjectMissingError, PreconditionError: a segment is no longer what its marker says.
+        RestorationError: `VerificationFailed`, `OutputConflict`, and what storage says.
+    """
+    task.stop.check()
+    task.progress.enter(Stage.ASSEMBLING)
+    fates = streams.decide(plan.video, audio=plan.audio)
+    with task.clock.step("assemble"):
+        path, verification = assemble(
+            plan,
+            source,
+            segments=[task.work.fetch(markers[segment.index], task.folder) for segment in plan.segments],
+            markers=markers,
+            outcomes=fates,
+            folder=task.folder,
+        )
+    task.stop.check()
+    task.progress.enter(Stage.UPLOADING)
+    with task.clock.step("upload"):
+        published = task.destination.publish(path, before=seen.before, on_bytes=lambda _: task.stop.check())
+    if published.adopted:
+        return task.already_there(published.info)
+    manifest = task.publish_manifest(plan, published.info, published.sha256, verification, fates, markers)
+    task.clear()
+    return task.outcome(plan, manifest=manifest, message=f"restored {plan.frames} frames")

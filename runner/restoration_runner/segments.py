@@ -1,0 +1,86 @@
+"""Making segments: the model is loaded once, and each segment is committed as soon as its file is closed."""
+
+from concurrent.futures import Future
+from pathlib import Path
+
+import structlog
+
+from restoration_api.ledger import Marker, Plan, Segment
+from restoration_api.outcome import Stage
+from restoration_runner import models
+from restoration_runner.environment import check_gpu_memory, environment, fingerprint, gpu_name
+from restoration_runner.models.restorer import Restorer
+from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_frames
+from restoration_runner.software import cpu_threads
+from restoration_runner.task import Task
+from restoration_runner.weights.digest import check_digest
+from restoration_runner.work import Maker
+
+log = structlog.get_logger()
+
+
+class Segments:
+    """Makes segments of one piece of work."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._restorer: Restorer | None = None
+
+    def make(self, plan: Plan, source: Path, missing: list[Segment]) -> dict[int, Marker]:
+        """Compute and commit segments, in order; returns the markers that count, some of which may be a peer's.
+
+        Raises:
+            RestorationError: with its class.
+            InterruptedByRequestError: told to stop.
+        """
+        task, restorer = self._task, self._load()
+        values = environment(restorer)
+        maker = Maker(task.context.execution, values, fingerprint(values))
+        task.progress.enter(Stage.RESTORING)
+        found: dict[int, Marker] = {}
+        pending: list[Future[Marker]] = []
+        with SegmentMaker(
+            plan,
+            source,
+            restorer,
+            scratch=task.folder,
+            stop=task.stop,
+            on_frame=task.progress.restored_frame,
+            room=queue_frames(plan, task.context.memory_hint_mib),
+        ) as segments:
+            for segment in missing:
+                theirs = task.work.finished(plan, segment)
+                if theirs is not None:  # by a peer, since the list was made
+                    found[segment.index] = theirs
+                    task.count_reused(segment)
+                    continue
+                pending.append(segments.make(segment, lambda made: self._commit(plan, made, maker)))
+            for future in pending:
+                marker = future.result()
+                found[marker.segment] = marker
+        return found
+
+    def _commit(self, plan: Plan, made: Made, maker: Maker) -> Marker:
+        """On the encoder's thread."""
+        marker = self._task.work.commit(plan, made, maker)
+        self._task.made.append(made)
+        self._task.progress.finished_segment(made.segment.index)
+        log.info("segment finished", segment=made.segment.index, frames=made.written.frames)
+        return marker
+
+    def _load(self) -> Restorer:
+        task = self._task
+        if self._restorer is None:
+            task.progress.enter(Stage.LOADING_MODEL)
+            with task.clock.step("model"):
+                if task.request.model.digest is not None:  # else it was computed to name the work
+                    check_digest(task.model_folder, expected=task.request.model.digest)
+                self._restorer = models.load_restorer(
+                    task.model_folder,
+                    device=task.context.device,
+                    precision=task.request.model.precision,
+                    threads=cpu_threads(),
+                )
+            check_gpu_memory(self._restorer, least_mib=task.request.gpu.min_memory_mib)
+            task.progress.on_gpu(gpu_name(self._restorer))
+        return self._restorer
