@@ -161,8 +161,10 @@ class Reconciler:
                     changed = True
                 case DeleteJob():
                     await self._delete_job(action)
-                case SetJobTtl() | DeleteRestoration():
-                    raise AssertionError("actions for a finished restoration only")
+                case SetJobTtl():
+                    await self._set_job_ttl(action)
+                case DeleteRestoration():
+                    raise AssertionError("an action for a finished restoration only")
                 case _:
                     assert_never(action)
         return changed
@@ -210,6 +212,11 @@ class Reconciler:
             self._store.put_job(left)
         log.info("job deleted", namespace=action.job.namespace, job=action.job.name, propagation=action.propagation)
 
+    async def _set_job_ttl(self, action: SetJobTtl) -> None:
+        job = await self._cluster.set_job_ttl(action.job, action.seconds)
+        if job is not None:
+            self._store.put_job(job)
+
     async def _tidy(self, over: Finished) -> datetime | None:
         """Release what a finished restoration still holds."""
         default = self._store.default_ttl_seconds(over)
@@ -218,9 +225,7 @@ class Reconciler:
         for action in actions:
             match action:
                 case SetJobTtl():
-                    job = await self._cluster.set_job_ttl(action.job, action.seconds)
-                    if job is not None:
-                        self._store.put_job(job)
+                    await self._set_job_ttl(action)
                 case DeleteJob():
                     await self._delete_job(action)
                 case DeleteRestoration():

@@ -4,7 +4,7 @@ A view is made from the API server's JSON once, when an event arrives. Everythin
 probes) is dropped there, so that memory follows the number of restorations and not the size of their pods.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -19,6 +19,7 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "vr-operator"
 """Value of the managed-by label, and the field manager of every status apply."""
 RUNNER_CONTAINER = "runner"
+MEMORY_HINT_ARGUMENT = "--memory-hint-mib="
 
 Json = Mapping[str, Any]
 
@@ -57,12 +58,16 @@ class JobView:
     """`spec.suspend`: a queue (Kueue) holds it back or has taken its place away."""
     ttl_seconds: int | None
     end: JobEnd | None
+    active_deadline_seconds: int | None = None
+    memory_hint_mib: int | None = None
+    excluded_nodes: tuple[str, ...] = ()
+    """These three differ from one execution to the next, and are copied into its record."""
 
     @classmethod
     def of(cls, job: Json) -> Self:
         """Read a `batch/v1` Job."""
         meta, spec, status = job["metadata"], job.get("spec") or {}, job.get("status") or {}
-        labels = meta.get("labels") or {}
+        labels, pod = meta.get("labels") or {}, (spec.get("template") or {}).get("spec") or {}
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
@@ -76,6 +81,9 @@ class JobView:
             suspended=bool(spec.get("suspend")),
             ttl_seconds=spec.get("ttlSecondsAfterFinished"),
             end=_job_end(status),
+            active_deadline_seconds=pod.get("activeDeadlineSeconds"),
+            memory_hint_mib=_memory_hint_mib(pod),
+            excluded_nodes=tuple(_excluded_nodes(pod)),
         )
 
     @property
@@ -221,6 +229,23 @@ def _job_end(status: Json) -> JobEnd | None:
                 at=parse_time(condition.get("lastTransitionTime")),
             )
     return None
+
+
+def _memory_hint_mib(pod: Json) -> int | None:
+    for container in pod.get("containers") or ():
+        for argument in container.get("args") or () if container.get("name") == RUNNER_CONTAINER else ():
+            if argument.startswith(MEMORY_HINT_ARGUMENT):
+                return int(argument.removeprefix(MEMORY_HINT_ARGUMENT))
+    return None
+
+
+def _excluded_nodes(pod: Json) -> Iterator[str]:
+    affinity = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
+    for term in required.get("nodeSelectorTerms") or ():
+        for field in term.get("matchFields") or ():
+            if field.get("operator") == "NotIn":
+                yield from field.get("values") or ()
 
 
 def _disruption(conditions: Mapping[str, Json]) -> str | None:

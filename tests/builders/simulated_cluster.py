@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from restoration_api.outcome import PERMANENT_EXIT_CODES
+from restoration_api.outcome import FAILURES, PERMANENT_EXIT_CODES
 from restoration_api.resources import VideoRestoration
 from restoration_operator.cluster import ApiError, Created, Stored, UnreachableError
 from restoration_operator.decide.types import Propagation
@@ -226,8 +226,10 @@ class SimulatedCluster:
         found["spec"]["ttlSecondsAfterFinished"] = seconds
         self.writes.append(f"ttl of {job.name}")
         owner = _owner(found)
-        over = self.objects["restorations"].get(owner)
-        assert over is None or _finished(over), "a Job was released before its end was stored"
+        restoration = self.objects["restorations"].get(owner)
+        number = int(found["metadata"]["labels"][EXECUTION_LABEL])
+        closed = restoration is None or _finished(restoration) or number in _closed(restoration)
+        assert closed, "a Job was released before its end was stored"
         return with_answer(self._store("jobs", found, "MODIFIED"))
 
     async def delete_restoration(self, namespace: str, name: str, uid: str) -> None:
@@ -246,7 +248,9 @@ class SimulatedCluster:
         numbers = old.get("attempts", {}).get("executions", 0), new["attempts"]["executions"]
         assert numbers[0] <= numbers[1] <= numbers[0] + 1, f"execution numbers went from {numbers[0]} to {numbers[1]}"
         kept = {item["execution"] for item in old.get("attemptHistory", ())}
-        assert kept <= {item["execution"] for item in new.get("attemptHistory", ())}, "an attempt was forgotten"
+        forgotten = kept - {item["execution"] for item in new.get("attemptHistory", ())}
+        assert not forgotten or len(new["attemptHistory"]) == 10, "an attempt was forgotten"
+        self._check_budgets(after, old, new)
         assert len(new["conditions"]) == 7
         if kept:
             same = old["profile"]["hash"] == new["profile"]["hash"]
@@ -254,15 +258,31 @@ class SimulatedCluster:
         if _finished(after) and not _finished(before):
             self._check_verdict(after)
 
+    def _check_budgets(self, restoration: Json, old: Json, new: Json) -> None:
+        """Counters never fall, rise by one with a failure, and never above what the user allows."""
+        before, after = old.get("attempts", {}), new["attempts"]
+        budgets = ("retries", "infrastructureRetries", "disruptions")
+        rises = [after[name] - before.get(name, 0) for name in budgets]
+        assert min(rises) >= 0, "a counter fell"
+        assert sum(rises) <= 1, f"one failure was counted as {dict(zip(budgets, rises, strict=True))}"
+        policy = restoration["spec"].get("retryPolicy") or {}
+        most = {
+            "retries": policy.get("maxRetries", 3),
+            "infrastructureRetries": policy.get("maxInfrastructureRetries", 5),
+            "disruptions": policy.get("maxDisruptions", after["disruptions"]),
+        }
+        assert all(after[name] <= limit for name, limit in most.items()), f"{after} is more than {most}"
+
     def _check_verdict(self, restoration: Json) -> None:
         """An end that the facts contradict is worse than none."""
         status, uid = restoration["status"], restoration["metadata"]["uid"]
         reason = next(item["reason"] for item in status["conditions"] if item["type"] == "Finished")
         jobs = [job for job in self.objects["jobs"].values() if job["metadata"]["name"] == status.get("jobName")]
         alive = [job for job in jobs if not _job_end(job) and "deletionTimestamp" not in job["metadata"]]
-        assert not alive or reason == "NodeLost", f"{reason} while its Job lives"
+        lost = _lost(restoration)
+        assert not alive or lost, f"{reason} while its Job lives"
         writing = [pod for pod in self._pods_of(uid) if pod["status"]["phase"] not in ("Succeeded", "Failed")]
-        assert not writing or reason == "NodeLost", f"{reason} while its pod lives"
+        assert all(_number(pod) in lost for pod in writing), f"{reason} while its pod lives"
         complete = any(_job_end(job) and job["status"]["conditions"][0]["type"] == "Complete" for job in jobs)
         assert not complete or reason in ("Completed", "CacheHit"), f"{reason} although its Job is complete"
         if complete:
@@ -276,12 +296,16 @@ class SimulatedCluster:
         assert restoration is None or not _finished(restoration), "something was started for a finished restoration"
         if restoration is not None:
             assert restoration["status"]["attempts"]["executions"] >= number, "created before it was reserved"
+            last = _attempt(restoration, number - 1)
+            permanent = {reason.value for reason, row in FAILURES.items() if row.permanent}
+            assert last.get("reason") not in permanent, f"another try after {last['reason']}"
         for other in self.objects["jobs"].values():
             alive = _owner(other) == owner and not _job_end(other) and "deletionTimestamp" not in other["metadata"]
             assert not alive, f"two live Jobs: {other['metadata']['name']} and {job['metadata']['name']}"
         if number > 1:
+            lost = _lost(restoration or {})
             for pod in self._pods_of(owner):
-                ended = pod["status"]["phase"] in ("Succeeded", "Failed")
+                ended = pod["status"]["phase"] in ("Succeeded", "Failed") or _number(pod) in lost
                 assert ended, f"{job['metadata']['name']} was created beside the live pod {pod['metadata']['name']}"
         self.created_jobs.append((owner, number))
 
@@ -466,6 +490,28 @@ def _owner(body: Json) -> str:
 def _finished(body: Json) -> bool:
     conditions = (body.get("status") or {}).get("conditions", ())
     return any(item["type"] == "Finished" and item["status"] == "True" for item in conditions)
+
+
+def _attempt(restoration: Json, number: int) -> Json:
+    history = (restoration.get("status") or {}).get("attemptHistory", ())
+    return next((item for item in history if item["execution"] == number), {})
+
+
+def _closed(restoration: Json) -> set[int]:
+    """Executions whose end is stored."""
+    history = (restoration.get("status") or {}).get("attemptHistory", ())
+    return {item["execution"] for item in history if "endTime" in item}
+
+
+def _lost(restoration: Json) -> set[int]:
+    """Executions that were declared lost: their pods may outlive them. What the history has dropped counts as well."""
+    history = (restoration.get("status") or {}).get("attemptHistory", ())
+    dropped = range(1, min((item["execution"] for item in history), default=1))
+    return {item["execution"] for item in history if item.get("reason") == "NodeLost"} | set(dropped)
+
+
+def _number(child: Json) -> int:
+    return int(child["metadata"]["labels"][EXECUTION_LABEL])
 
 
 def _job_end(job: Json) -> bool:

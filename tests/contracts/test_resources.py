@@ -117,7 +117,7 @@ def test_a_status_from_the_future_is_read_as_far_as_it_is_understood() -> None:
     assert VideoRestoration.model_validate(body).status.to_json() == {
         "conditions": [],
         "profile": {"name": "a"},
-        "attempts": {"executions": 7, "retries": 0, "infrastructureRetries": 0, "disruptions": 0},
+        "attempts": {"executions": 7, "retries": 0, "infrastructureRetries": 0, "disruptions": 0, "runningSeconds": 0},
         "attemptHistory": [],
         "progress": {"framesDone": 3},
         "output": {
@@ -196,7 +196,7 @@ def test_status_is_written_as_kubernetes_writes_it() -> None:
     )
     assert status.to_json() == {
         "conditions": [],
-        "attempts": {"executions": 1, "retries": 0, "infrastructureRetries": 0, "disruptions": 0},
+        "attempts": {"executions": 1, "retries": 0, "infrastructureRetries": 0, "disruptions": 0, "runningSeconds": 0},
         "attemptHistory": [{"execution": 1, "startTime": "2026-03-01T12:00:00Z"}],
     }
 

@@ -102,6 +102,9 @@ class Attempts(Part):
         default_factory=int, description="Counted against maxInfrastructureRetries."
     )
     disruptions: Count32 = Field(default_factory=int, description="Counted against maxDisruptions.")
+    running_seconds: Count64 = Field(
+        default_factory=int, description="Running time of all ended executions, counted against activeDeadlineSeconds."
+    )
 
 
 class Attempt(Part):
@@ -237,7 +240,8 @@ class VideoRestorationStatus(Part):
     worker: Worker | None = Field(default=None, description="The pod that works now, or worked last.")
     attempts: Attempts = Field(default_factory=Attempts, description="How often it was tried.")
     attempt_history: Annotated[tuple[Attempt, ...], Field(max_length=10), ListMap("execution")] = Field(
-        default_factory=tuple, description="The last ten executions."
+        default_factory=tuple,
+        description="The last ten executions; one that ended with a class that is tried again only once stays.",
     )
     progress: ProgressStatus | None = Field(default=None, description="How far it is.")
     input: InputStatus | None = Field(default=None, description="What the runner found at spec.input.")

@@ -16,7 +16,7 @@ from restoration_operator.build.owner import labels, owner_reference
 from restoration_operator.build.patch import strategic_merge
 from restoration_operator.build.request import MODEL_FOLDER, storage_in_use
 from restoration_operator.build.snapshot import REQUEST_KEY
-from restoration_operator.views import EXECUTION_LABEL, ROLE_LABEL, RUNNER_CONTAINER, UID_LABEL
+from restoration_operator.views import EXECUTION_LABEL, MEMORY_HINT_ARGUMENT, ROLE_LABEL, RUNNER_CONTAINER, UID_LABEL
 
 Json = dict[str, Any]
 
@@ -185,7 +185,7 @@ def _arguments(plan: Plan) -> list[str]:
     execution = plan.execution
     arguments = [execution.role, f"--request=/etc/vr/{REQUEST_KEY}", f"--request-sha256={plan.request_hash}"]
     if execution.memory_hint_mib is not None:
-        arguments.append(f"--memory-hint-mib={execution.memory_hint_mib}")
+        arguments.append(f"{MEMORY_HINT_ARGUMENT}{execution.memory_hint_mib}")
     if execution.segments is not None:
         arguments.append(f"--segments={execution.segments}")
     return arguments

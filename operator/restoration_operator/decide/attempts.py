@@ -3,19 +3,27 @@
 An entry is written when the execution's Job has been seen. So "reserved, but no entry" means that the Job may never
 have existed and is created under that very name; "entry, but no Job" means that it was there and is gone. An entry
 with an end time is closed: the next execution gets a new number.
+
+The history is bounded; what must not be forgotten with an entry (budgets, running time) is in `status.attempts`.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+from restoration_api.outcome import FAILURES
 from restoration_api.resources import VideoRestorationStatus
 from restoration_api.resources.status import Attempt
 from restoration_operator.decide.conditions import clip
 from restoration_operator.decide.types import Ending
+from restoration_operator.views import JobView
 
 HISTORY_ENTRIES: Final = 10
 MESSAGE_CHARACTERS: Final = 1024
 SUSPENDED: Final = "Suspended"
 """Reason of an entry whose Job the operator ended because the user suspended the restoration."""
+
+_COUNTED_BY_ENTRY: Final = frozenset(row.reason.value for row in FAILURES.values() if row.most_retries is not None)
+"""Classes with a limit of their own, which is counted in the history: their entries stay."""
 
 
 def entry(status: VideoRestorationStatus, number: int) -> Attempt | None:
@@ -23,16 +31,27 @@ def entry(status: VideoRestorationStatus, number: int) -> Attempt | None:
     return next((item for item in status.attempt_history if item.execution == number), None)
 
 
+def begin(status: VideoRestorationStatus, number: int, job: JobView) -> VideoRestorationStatus:
+    """The status with the entry of an execution whose Job was seen: what that was told, and others were not."""
+    return record(
+        status,
+        number,
+        job_name=job.name,
+        active_deadline_seconds=job.active_deadline_seconds,
+        memory_hint_mib=job.memory_hint_mib,
+        excluded_nodes=job.excluded_nodes or None,
+    )
+
+
 def record(status: VideoRestorationStatus, number: int, **facts: Any) -> VideoRestorationStatus:
     """The status with these facts in the entry of an execution, which is added if it is new."""
     old = entry(status, number) or Attempt(execution=number)
     others = [item for item in status.attempt_history if item.execution != number]
-    kept = [*others, old.model_copy(update=facts)][-HISTORY_ENTRIES:]
-    return status.model_copy(update={"attempt_history": tuple(kept)})
+    return status.model_copy(update={"attempt_history": _bounded([*others, old.model_copy(update=facts)])})
 
 
 def close(status: VideoRestorationStatus, number: int, ending: Ending, **facts: Any) -> VideoRestorationStatus:
-    """The status with the entry of an execution closed."""
+    """The status with the entry of an execution closed and its running time counted; once per execution."""
     outcome, pod = ending.outcome, ending.pod
     known: dict[str, Any] = {
         "exit_code": ending.exit_code,
@@ -42,7 +61,7 @@ def close(status: VideoRestorationStatus, number: int, ending: Ending, **facts: 
         "node_name": pod.node if pod else None,
         "start_time": pod.taken if pod else None,
     }
-    return record(
+    closed = record(
         status,
         number,
         **{name: value for name, value in known.items() if value is not None},
@@ -50,3 +69,29 @@ def close(status: VideoRestorationStatus, number: int, ending: Ending, **facts: 
         message=clip(ending.message, MESSAGE_CHARACTERS) or None,
         **facts,
     )
+    item = entry(closed, number)
+    return with_running_seconds(closed, ran_seconds(item) if item else 0)
+
+
+def with_running_seconds(status: VideoRestorationStatus, more: int) -> VideoRestorationStatus:
+    """The status with so much more running time counted against `activeDeadlineSeconds`."""
+    counted = status.attempts.running_seconds + more
+    return status.model_copy(update={"attempts": status.attempts.model_copy(update={"running_seconds": counted})})
+
+
+def ran_seconds(item: Attempt) -> int:
+    """From the moment a kubelet took the pod to the end; 0 if it never ran or is not over.
+
+    Clocks of two machines: an end before its start is 0, not negative.
+    """
+    if item.start_time is None or item.end_time is None:
+        return 0
+    return max(0, int((item.end_time - item.start_time).total_seconds()))
+
+
+def _bounded(items: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """The newest ten, and in place of the oldest of them those that still count."""
+    surplus = len(items) - HISTORY_ENTRIES
+    passing = [item.execution for item in items if item.reason not in _COUNTED_BY_ENTRY]
+    dropped = set(passing[: max(0, surplus)])
+    return tuple(item for item in items if item.execution not in dropped)

@@ -79,6 +79,7 @@ def ending(job: JobView | None, pod: PodView | None) -> Ending:
             outcome=outcome,
             pod=pod,
             at=at,
+            evidence_missing=container is None,
         )
     reason = next(found for rule in _RULES if (found := rule(evidence)) is not None)
     return Ending(
@@ -89,6 +90,7 @@ def ending(job: JobView | None, pod: PodView | None) -> Ending:
         outcome=outcome,
         pod=pod,
         at=at,
+        evidence_missing=reason is FailureReason.POD_DELETED and evidence.exit_code is None,
     )
 
 

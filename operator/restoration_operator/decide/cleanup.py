@@ -23,6 +23,8 @@ class Finished:
     resource_version: str
     finished_at: datetime
     reason: str
+    lost: bool
+    """The last execution was declared lost with its node."""
     profile: tuple[str, str]
     """Kind and name that the spec refers to."""
     job_ttl_seconds: int
@@ -33,6 +35,7 @@ class Finished:
         """Reduce a restoration whose condition `Finished` is True."""
         meta, spec = restoration.metadata, restoration.spec
         condition = next(item for item in restoration.status.conditions if item.type == ConditionType.FINISHED)
+        last = next((item for item in restoration.status.attempt_history[-1:]), None)
         return cls(
             uid=meta.uid,
             namespace=meta.namespace or "",
@@ -40,6 +43,7 @@ class Finished:
             resource_version=meta.resource_version,
             finished_at=condition.last_transition_time,
             reason=condition.reason,
+            lost=last is not None and last.reason == FailureReason.NODE_LOST,
             profile=(spec.profile_ref.kind, spec.profile_ref.name),
             job_ttl_seconds=spec.cleanup.job_ttl_seconds,
             ttl_seconds=spec.ttl_seconds_after_finished,
@@ -64,12 +68,13 @@ def after_the_end(
         return (DeleteRestoration(),), None
     actions: list[Action] = []
     for job in jobs:
-        if job.deleting:
+        if job.unfinished and over.lost:
+            # The kubelet of a lost node will never confirm: foreground deletion, once begun, would wait for ever.
+            actions.append(DeleteJob(job, Propagation.BACKGROUND))
+        elif job.deleting:
             continue
-        if job.unfinished:
-            # The kubelet of a lost node will never confirm: foreground deletion would wait for it for ever.
-            lost = over.reason == FailureReason.NODE_LOST
-            actions.append(DeleteJob(job, Propagation.BACKGROUND if lost else Propagation.FOREGROUND))
+        elif job.unfinished:
+            actions.append(DeleteJob(job, Propagation.FOREGROUND))
         elif job.ttl_seconds is None:
             actions.append(SetJobTtl(job, over.job_ttl_seconds))
     return tuple(actions), due

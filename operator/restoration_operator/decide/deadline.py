@@ -20,12 +20,7 @@ def active_seconds_left(spec: VideoRestorationSpec, profile: ProfileSpec, status
     whole = spec.active_deadline_seconds or default
     if whole is None:
         return None
-    used = sum(
-        ((attempt.end_time - attempt.start_time).total_seconds())
-        for attempt in status.attempt_history
-        if attempt.start_time and attempt.end_time
-    )
-    return int(whole - used)
+    return whole - status.attempts.running_seconds
 
 
 def start_deadline(

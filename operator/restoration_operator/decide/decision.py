@@ -1,17 +1,27 @@
 """Joins the policies: from an observation to the status that should be stored and the actions that follow from it."""
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
-from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome
+from restoration_api.outcome import FailureReason
 from restoration_api.resources import ConditionType, Phase, ProfileSpec, VideoRestorationStatus
-from restoration_api.resources.status import InputStatus, OutputStatus, Worker
-from restoration_operator.build.job import Execution, Plan, build_job
+from restoration_api.resources.status import Worker
+from restoration_operator.build.job import Plan, build_job
 from restoration_operator.build.names import job_name
-from restoration_operator.decide import agreement, attempts, deadline, execution, placement, progress, timings
+from restoration_operator.decide import (
+    agreement,
+    attempts,
+    between,
+    deadline,
+    execution,
+    placement,
+    progress,
+    timings,
+    variation,
+)
 from restoration_operator.decide.admission import Impossible, Refused, Terms
 from restoration_operator.decide.cleanup import is_finished
+from restoration_operator.decide.conclusion import conclude, failure, finish, with_status
 from restoration_operator.decide.conditions import (
     ACCEPTED,
     NOT_SCHEDULED,
@@ -25,13 +35,12 @@ from restoration_operator.decide.types import (
     CreateJob,
     Decision,
     DeleteJob,
-    Ending,
     EnsureSnapshot,
     Observation,
     Profile,
     Propagation,
 )
-from restoration_operator.views import PodView, Terminated
+from restoration_operator.views import PodView
 
 LOOK_AT_NODE_AGAIN: Final = timedelta(seconds=30)
 
@@ -64,7 +73,7 @@ def decide(seen: Observation, now: datetime) -> Decision:
         case execution.Leaving():
             return _wait(seen, now)
         case execution.Ended():
-            return _conclude(seen, situation, now)
+            return conclude(seen, situation, now)
         case _:
             assert_never(situation)
 
@@ -78,9 +87,9 @@ def _prepare(seen: Observation, number: int, now: datetime) -> Decision:
         case Refused():
             return _refuse(seen, settled, now)
         case Impossible():
-            return _finish(seen, _failure(FailureReason.INVALID_PARAMETERS, settled.message), now)
+            return finish(seen, failure(FailureReason.INVALID_PARAMETERS, settled.message), now)
         case agreement.Tampered():
-            return _finish(seen, _failure(FailureReason.SNAPSHOT_TAMPERED, settled.message), now)
+            return finish(seen, failure(FailureReason.SNAPSHOT_TAMPERED, settled.message), now)
         case Terms():
             pass
         case _:
@@ -88,13 +97,11 @@ def _prepare(seen: Observation, number: int, now: datetime) -> Decision:
     left = deadline.active_seconds_left(seen.restoration.spec, settled.profile.spec, seen.restoration.status)
     if left is not None and left <= 0:
         used_up = "activeDeadlineSeconds of running time are used up by earlier executions"
-        return _finish(seen, _failure(FailureReason.DEADLINE_EXCEEDED, used_up), now)
-    if seen.restoration.spec.suspend:
-        suspended = Facts(phase=Phase.SUSPENDED, accepted=ACCEPTED, scheduled=NOT_SCHEDULED)
-        return Decision(status=report(seen, suspended, now), actions=_older_jobs(seen, number))
-    if execution.at_large(seen):
-        # N+1 never starts while something of N may still write.
-        return Decision(status=_pending(seen, now), actions=_older_jobs(seen, number))
+        return finish(seen, failure(FailureReason.DEADLINE_EXCEEDED, used_up), now)
+    left_over = between.leftovers(seen, number)
+    paused = between.pause(seen, now)
+    if paused is not None:
+        return Decision(status=report(seen, paused.facts, now), actions=left_over, wake_at=paused.wake_at)
     reserved = number == seen.restoration.status.attempts.executions
     waiting = None if reserved else _wait_for_slot(seen, settled, now)
     return waiting or _create(seen, settled, number, left, now)
@@ -127,7 +134,7 @@ def _create(seen: Observation, settled: Terms, number: int, seconds_left: int | 
             profile=settled.profile.spec,
             snapshot_name=profile.snapshot_name or "",
             request_hash=settled.snapshot.request_hash,
-            execution=Execution(number=number, active_deadline_seconds=seconds_left),
+            execution=variation.next_execution(status, settled.profile.spec, number, seconds_left=seconds_left),
         )
     )
     ensure = EnsureSnapshot(profile.snapshot_name or "", settled.snapshot)
@@ -160,7 +167,7 @@ def _refuse(seen: Observation, refused: Refused, now: datetime) -> Decision:
 def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decision:
     """The Job is alive: report where it is, and end it if somebody wants it to end."""
     restoration, status = seen.restoration, seen.restoration.status
-    older = _older_jobs(seen, active.number)
+    older = between.leftovers(seen, active.number)
     entry = attempts.entry(status, active.number)
     if restoration.spec.suspend or (entry is not None and entry.reason == attempts.SUSPENDED):
         return _suspend(seen, active, now)
@@ -170,16 +177,17 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     due = deadline.start_deadline(restoration.spec, _live_spec(seen), status, active.job)
     if due is not None and now >= due and not placed.running:
         message = f"no pod ran before the start deadline: {placed.scheduled.message or placed.scheduled.reason}"
-        missed = execution.Ended(number=active.number, ending=_failure(deadline.START_DEADLINE_EXCEEDED, message))
-        return _conclude(seen, missed, now)
-    status = attempts.record(status, active.number, job_name=active.job.name)
+        missed = execution.Ended(number=active.number, ending=failure(deadline.START_DEADLINE_EXCEEDED, message))
+        return conclude(seen, missed, now)
+    if entry is None:
+        status = attempts.begin(status, active.number, active.job)
     if placed.hold and entry is not None:
         return Decision(status=status, actions=older, wake_at=_lost_at(seen, active.pod, now))
     phase = placed.phase
     if placed.running and active.pod is not None:
         status = _running(seen, status, active, active.pod, now)
         phase = progress.phase(status.progress)
-    noted = _with_status(seen, status)
+    noted = with_status(seen, status)
     facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=placed.scheduled)
     wake_at = earliest((placed.wake_at, None if placed.running else due, _lost_at(seen, active.pod, now)))
     return Decision(status=report(noted, facts, now), actions=older, wake_at=wake_at)
@@ -219,105 +227,14 @@ def _suspend(seen: Observation, active: execution.Active, now: datetime) -> Deci
     facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=NOT_SCHEDULED)
     delete = DeleteJob(active.job, Propagation.FOREGROUND)
     return Decision(
-        status=report(_with_status(seen, status), facts, now), actions=(*_older_jobs(seen, active.number), delete)
+        status=report(with_status(seen, status), facts, now), actions=(*between.leftovers(seen, active.number), delete)
     )
 
 
 def _wait(seen: Observation, now: datetime) -> Decision:
     """Something is going away; its last words are awaited."""
     pod = execution.newest(pod for pod in seen.pods if not pod.terminal)
-    return Decision(status=_pending(seen, now), wake_at=_lost_at(seen, pod, now))
-
-
-def _conclude(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
-    """Close the attempt and, unless it was only suspended, the restoration with it."""
-    status, ending = seen.restoration.status, ended.ending
-    entry = attempts.entry(status, ended.number)
-    if (entry is None or entry.start_time is None) and ending.pod is not None and ending.pod.taken is not None:
-        job = next((job for job in seen.jobs if job.name == status.job_name), None)
-        started = timings.with_start(seen.restoration, job, ending.pod)
-        status = status.model_copy(update={"timings": started, "start_time": status.start_time or ending.pod.taken})
-    status = attempts.close(status, ended.number, ending, job_name=status.job_name, end_time=ending.at or now)
-    status = status.model_copy(update={"timings": timings.with_end(status.timings, ending.outcome)})
-    noted = _with_status(seen, status)
-    if ending.reason == attempts.SUSPENDED:
-        return Decision(status=_pending(noted, now))
-    return _finish(noted, ending, now)
-
-
-def _finish(seen: Observation, ending: Ending, now: datetime) -> Decision:
-    """The terminal status: written once, kept for ever."""
-    restoration, status = seen.restoration, seen.restoration.status
-    impossible = status.profile is None and ending.reason == FailureReason.INVALID_PARAMETERS
-    scheduled = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
-    if ending.reason == "CacheHit":
-        scheduled = State("True", "CacheHit", ending.message)
-    elif ending.pod is not None and isinstance(ending.pod.container, Terminated):
-        scheduled = State("True", "Running", f"pod {ending.pod.name} on node {ending.pod.node}")
-    elif ending.reason in (deadline.START_DEADLINE_EXCEEDED, FailureReason.NODE_LOST):
-        scheduled = State("False", ending.reason, ending.message)
-    facts = Facts(
-        phase=Phase.SUCCEEDED if ending.succeeded else Phase.FAILED,
-        accepted=State("False", ending.reason, ending.message) if impossible else ACCEPTED,
-        scheduled=scheduled,
-        ending=ending,
-    )
-    total = timings.with_total(status.timings, restoration.metadata.creation_timestamp, now)
-    update: dict[str, Any] = {"completion_time": now, "timings": total, **_results(status, ending.outcome)}
-    if ending.pod is not None:
-        gpu = ending.outcome.gpu if ending.outcome else None
-        gpu = gpu or (status.worker.gpu if status.worker else None)
-        update["worker"] = Worker(pod_name=ending.pod.name, node_name=ending.pod.node, gpu=gpu)
-    if ending.succeeded:
-        update["progress"] = progress.finished(status.progress, ending.outcome, now)
-    return Decision(status=report(seen, facts, now).model_copy(update=update))
-
-
-def _results(status: VideoRestorationStatus, outcome: Outcome | None) -> dict[str, Any]:
-    """What the runner found out about input and output."""
-    if outcome is None:
-        return {}
-    found: dict[str, Any] = {"cache_key": outcome.cache_key or status.cache_key, "cache_hit": outcome.cache_hit}
-    if outcome.input is not None:
-        found["input"] = _input(outcome.input)
-    if outcome.output is not None:
-        found["output"] = _output(outcome.output)
-    return found
-
-
-def _input(found: InputOutcome) -> InputStatus:
-    return InputStatus.model_validate(found.model_dump(exclude_none=True))
-
-
-def _output(made: OutputOutcome) -> OutputStatus:
-    return OutputStatus.model_validate(made.model_dump(exclude_none=True))
-
-
-def _failure(reason: str, message: str) -> Ending:
-    return Ending(succeeded=False, reason=reason, message=message)
-
-
-def _pending(seen: Observation, now: datetime) -> VideoRestorationStatus:
-    """Between two executions, or while one ends: not running, and neither accepted nor refused anew."""
-    status = seen.restoration.status
-    accepted = current(status, ConditionType.ACCEPTED, ACCEPTED)
-    scheduled = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
-    alive = Phase.RUNNING if any(not pod.terminal for pod in seen.pods) else Phase.PENDING
-    phase = Phase.SUSPENDED if seen.restoration.spec.suspend else alive
-    return report(seen, Facts(phase=phase, accepted=accepted, scheduled=scheduled), now)
-
-
-def _older_jobs(seen: Observation, number: int) -> tuple[DeleteJob, ...]:
-    """An unfinished Job of a lower number should not exist: whatever made it, it ends."""
-    return tuple(
-        DeleteJob(job, Propagation.FOREGROUND)
-        for job in seen.jobs
-        if job.unfinished and not job.deleting and job.execution < number
-    )
-
-
-def _with_status(seen: Observation, status: VideoRestorationStatus) -> Observation:
-    return replace(seen, restoration=seen.restoration.model_copy(update={"status": status}))
+    return Decision(status=report(seen, between.pending(seen), now), wake_at=_lost_at(seen, pod, now))
 
 
 def _live_spec(seen: Observation) -> ProfileSpec | None:

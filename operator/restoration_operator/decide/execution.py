@@ -90,8 +90,22 @@ def newest(pods: Iterable[PodView]) -> PodView | None:
 
 
 def at_large(seen: Observation) -> bool:
-    """Whether something of this restoration may still write: an unfinished Job or a pod that has not ended."""
-    return any(job.unfinished for job in seen.jobs) or any(not pod.terminal for pod in seen.pods)
+    """Whether something of this restoration may still write: an unfinished Job or a pod that has not ended.
+
+    A pod that was declared lost stays for as long as its node's object does. Should it work on unseen, both write the
+    same bytes under preconditions (the first marker wins).
+    """
+    alive = (pod for pod in seen.pods if not pod.terminal)
+    return any(job.unfinished for job in seen.jobs) or any(not _given_up(seen, pod) for pod in alive)
+
+
+def _given_up(seen: Observation, pod: PodView) -> bool:
+    history = seen.restoration.status.attempt_history
+    closed = attempts.entry(seen.restoration.status, pod.execution)
+    if closed is None:
+        # Older than the bounded history: the executions since would not have begun if it had not been given up.
+        return any(item.execution > pod.execution for item in history)
+    return closed.end_time is not None and closed.reason == FailureReason.NODE_LOST
 
 
 def _over(seen: Observation, job: JobView | None, pods: list[PodView], now: datetime) -> Situation:

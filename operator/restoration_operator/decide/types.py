@@ -218,3 +218,5 @@ class Ending:
     pod: PodView | None = None
     at: datetime | None = None
     """By the container's clock, where it is known."""
+    evidence_missing: bool = False
+    """Nothing is left that would tell: pod, exit code and report are gone, and only the bucket knows."""

@@ -38,15 +38,18 @@ from restoration_api.resources import VideoRestoration
 from restoration_operator.build.snapshot import Snapshot
 from restoration_operator.decide.decision import decide
 from restoration_operator.decide.types import (
+    CreateJob,
     LookAtChildren,
     LookAtNode,
     LookAtSnapshot,
     NoProfile,
     PolledProgress,
     Refusal,
+    SetJobTtl,
     Slots,
     StoredSnapshot,
 )
+from restoration_operator.views import JobView
 
 FIRST = "vr-clip-7f3c9a1b-e1-run"
 SECOND = "vr-clip-7f3c9a1b-e2-run"
@@ -239,8 +242,14 @@ class TestFollow:
         alive, decision = settle(replace(seen, nodes_ready={"node-1": True}), at(390))
         assert decision.wake_at == at(420)
         assert condition(alive, "Finished")[0] == "False"
-        lost, _ = settle(replace(seen, nodes_ready={"node-1": False}), at(390))
-        assert condition(lost, "Succeeded") == ("False", "NodeLost")
+        lost, decision = settle(replace(seen, nodes_ready={"node-1": False}), at(390))
+        assert condition(lost, "Finished")[0] == "False"
+        assert condition(lost, "Scheduled") == ("False", "NodeLost")
+        assert lost.restoration.status.attempts.disruptions == 1
+        assert deleted_jobs(decision) == [(FIRST, "Background")], "a dead kubelet confirms nothing"
+        # The pod stays for as long as its node's object does; it does not hold up the next execution.
+        _, decision = settle(replace(lost, jobs=()), at(400))
+        assert created_jobs(decision) == [SECOND]
 
 
 def second_execution() -> VideoRestoration:
@@ -321,8 +330,9 @@ class TestEnd:
 
     def test_a_job_deleted_by_a_stranger(self) -> None:
         seen, _ = settle(observe(at_work(), confirmed=True), at(61))
-        assert condition(seen, "Succeeded") == ("False", "PodDeleted")
-        assert seen.restoration.status.attempt_history[0].end_time == at(61)
+        [entry] = seen.restoration.status.attempt_history
+        assert (entry.reason, entry.end_time) == ("PodDeleted", at(61))
+        assert condition(seen, "Scheduled") == ("False", "BackingOff")
 
     def test_a_pod_that_outlives_its_job_is_awaited(self) -> None:
         seen, decision = settle(observe(at_work(), pods=[pod(running())], confirmed=True), at(61))
@@ -357,6 +367,14 @@ class TestEnd:
         assert timings.queued_milliseconds == 3000
         assert seen.restoration.status.start_time == at(3)
 
+    def test_a_clock_that_is_ahead(self) -> None:
+        """The node's clock is an hour ahead: the wait does not begin in an hour."""
+        last = pod(ended(21, finished=at(3660)))
+        seen, decision = settle(observe(at_work(), jobs=[broken()], pods=[last]), at(61))
+        assert seen.restoration.status.attempt_history[0].end_time == at(61)
+        assert decision.wake_at is not None
+        assert decision.wake_at <= at(71)
+
     def test_tampered(self) -> None:
         """Nothing of the second execution can be built: profile edited, snapshot replaced."""
         before = second_execution()
@@ -373,6 +391,127 @@ class TestEnd:
         )
         seen, _ = settle(wishing(seen, suspend=False), at(42))
         assert condition(seen, "Succeeded") == ("False", "DeadlineExceeded")
+
+
+def transient(**changes: Any) -> Any:
+    """A restoration whose first execution has just failed in a way that another try may cure."""
+    last = pod(ended(21, outcomes.failed(FailureReason.STORAGE_ERROR, "503 from s3")))
+    return observe(at_work(changes), jobs=[broken()], pods=[last])
+
+
+class TestRetry:
+    def test_what_is_seen_until_the_next_execution(self) -> None:
+        seen, decision = settle(transient(), at(61))
+        status = seen.restoration.status
+        assert status.phase == "Retrying"
+        assert condition(seen, "Scheduled") == ("False", "BackingOff")
+        assert condition(seen, "Finished") == ("False", "InProgress")
+        assert condition(seen, "Reconciling")[0] == "True"
+        assert condition(seen, "Stalled")[0] == "False"
+        assert status.attempts.retries == 1
+        assert [(item.reason, item.exit_code, item.message) for item in status.attempt_history] == [
+            ("StorageError", 21, "503 from s3")
+        ]
+        assert decision.wake_at is not None
+        assert at(61) < decision.wake_at <= at(69)
+
+    def test_closing_and_waiting_are_one_write(self) -> None:
+        decision = decide(transient(), at(61))
+        assert decision.status == settle(transient(), at(61))[0].restoration.status
+
+    def test_the_job_is_released_once_its_end_is_stored(self) -> None:
+        seen = transient()
+        assert decide(seen, at(61)).actions == ()
+        _, decision = settle(seen, at(61))
+        assert decision.actions == (SetJobTtl(broken(), 3600),)
+
+    def test_then_the_next_number(self) -> None:
+        seen, decision = settle(transient(), at(61))
+        assert decision.wake_at is not None
+        _, early = settle(seen, decision.wake_at - timedelta(seconds=1))
+        assert created_jobs(early) == []
+        seen, late = settle(seen, decision.wake_at)
+        assert created_jobs(late) == [SECOND]
+        assert seen.restoration.status.attempts.executions == 2
+        assert condition(seen, "Scheduled") == ("Unknown", "Pending")
+        assert seen.restoration.status.phase == "Starting"
+
+    def test_a_restart_of_the_operator_does_not_shorten_the_wait(self) -> None:
+        seen, decision = settle(transient(), at(61))
+        later, again = settle(observe(seen.restoration), at(62))
+        assert again.wake_at == decision.wake_at
+        assert later.restoration.status == seen.restoration.status
+
+    def test_suspended_meanwhile(self) -> None:
+        seen, _ = settle(transient(), at(61))
+        seen, decision = settle(wishing(seen, suspend=True), at(62))
+        assert seen.restoration.status.phase == "Suspended"
+        assert created_jobs(decision) == []
+        _, decision = settle(seen, at(10_000))
+        assert created_jobs(decision) == []
+        seen, decision = settle(wishing(seen, suspend=False), at(63))
+        assert condition(seen, "Scheduled") == ("False", "BackingOff"), "suspending does not shorten the wait"
+        _, decision = settle(seen, at(100))
+        assert created_jobs(decision) == [SECOND]
+
+    def test_a_permanent_class_ends_it(self) -> None:
+        last = pod(ended(12, outcomes.failed(FailureReason.INPUT_NOT_FOUND, "s3://media/raw/clip.mp4 is not there")))
+        seen, decision = settle(observe(at_work(), jobs=[broken("PodFailurePolicy")], pods=[last]), at(61))
+        assert condition(seen, "Finished") == ("True", "InputNotFound")
+        assert decision.wake_at is None
+
+    def test_the_budget_is_used_up(self) -> None:
+        seen, _ = settle(transient(retryPolicy={"maxRetries": 0}), at(61))
+        assert condition(seen, "Succeeded") == ("False", "RetriesExhausted")
+        assert condition(seen, "Stalled") == ("True", "RetriesExhausted")
+        message = next(item.message for item in seen.restoration.status.conditions if item.type == "Succeeded")
+        assert message == (
+            "maxRetries=0 allows no other execution after 1 execution; "
+            "the last one ended with StorageError: 503 from s3"
+        )
+        assert seen.restoration.status.attempt_history[0].reason == "StorageError"
+        assert condition(seen, "Scheduled") == ("True", "Running")
+
+    def test_not_while_something_of_the_last_one_is_at_large(self) -> None:
+        """Its Job was deleted and made again unseen: the pod of the first still writes."""
+        seen, _ = settle(transient(), at(61))
+        stray = pod(running(), uid="stray", job_uid="another")
+        waiting, decision = settle(replace(seen, pods=(*seen.pods, stray)), at(100))
+        assert created_jobs(decision) == []
+        _, decision = settle(replace(waiting, pods=seen.pods), at(101))
+        assert created_jobs(decision) == [SECOND]
+
+    def test_the_running_time_is_used_up_by_failures(self) -> None:
+        seen, _ = settle(transient(activeDeadlineSeconds=50), at(61))
+        assert condition(seen, "Succeeded") == ("False", "DeadlineExceeded")
+        assert condition(seen, "Scheduled") == ("Unknown", "Pending"), "nothing starts any more"
+
+    def test_what_differs_is_in_the_job_and_in_the_record(self) -> None:
+        before = {"activeDeadlineSeconds": 1000}
+        fault = pod(ended(20, outcomes.failed(FailureReason.GPU_FAULT, "Xid 79")))
+        seen, _ = settle(observe(at_work(before), jobs=[broken()], pods=[fault]), at(61))
+        _, decision = settle(seen, at(100))
+        [manifest] = [action.manifest for action in decision.actions if isinstance(action, CreateJob)]
+        told = manifest["spec"]["template"]["spec"]
+        assert told["activeDeadlineSeconds"] == 1000 - (59 - 3)
+        away = told["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert away == {
+            "nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}]}
+            ]
+        }
+        seen, _ = settle(seen, at(100))
+        made = JobView.of(manifest | {"metadata": manifest["metadata"] | {"uid": "second", "namespace": "default"}})
+        seen, _ = settle(replace(seen, jobs=(made,), pods=()), at(101))
+        entry = seen.restoration.status.attempt_history[-1]
+        assert (entry.execution, entry.active_deadline_seconds, entry.excluded_nodes) == (2, 944, ("node-1",))
+
+    def test_a_lost_report_is_a_disruption_for_now(self) -> None:
+        """Nothing tells how it ended; the next execution finds in the bucket what was done."""
+        seen, _ = settle(observe(at_work(), jobs=[broken()], pods=[], confirmed=True), at(61))
+        assert seen.restoration.status.attempt_history[0].reason == "PodDeleted"
+        assert seen.restoration.status.attempts.disruptions == 1
+        assert condition(seen, "Scheduled") == ("False", "BackingOff")
 
 
 def test_the_first_execution_has_the_whole_deadline() -> None:

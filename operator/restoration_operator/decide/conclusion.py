@@ -1,0 +1,124 @@
+"""What follows from the end of an execution: another one, or the end of the restoration."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, assert_never
+
+from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome
+from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
+from restoration_api.resources.status import InputStatus, OutputStatus, Worker
+from restoration_operator.decide import attempts, between, deadline, execution, progress, retry, timings
+from restoration_operator.decide.conditions import ACCEPTED, NOT_SCHEDULED, Facts, State, current, report
+from restoration_operator.decide.types import Decision, Ending, Observation
+from restoration_operator.views import Terminated
+
+
+def conclude(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
+    """Close the attempt; then judge whether another one follows."""
+    if ended.ending.evidence_missing and not ended.ending.succeeded:
+        return _settle(seen, ended, now)
+    return _close(seen, ended, now)
+
+
+def _settle(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
+    """Nothing tells how the execution ended; the bucket may know.
+
+    Counted as the disruption that it looks like: the next execution finds finished segments, or a published output
+    that it only has to report. This is where a cheaper execution that does nothing but that would be started.
+    """
+    return _close(seen, ended, now)
+
+
+def _close(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
+    status, ending = seen.restoration.status, ended.ending
+    entry = attempts.entry(status, ended.number)
+    if (entry is None or entry.start_time is None) and ending.pod is not None and ending.pod.taken is not None:
+        job = next((job for job in seen.jobs if job.name == status.job_name), None)
+        started = timings.with_start(seen.restoration, job, ending.pod)
+        status = status.model_copy(update={"timings": started, "start_time": status.start_time or ending.pod.taken})
+    # Another machine's clock may be ahead; a wait that begins in the future would be a long one.
+    end = min(ending.at or now, now)
+    status = attempts.close(status, ended.number, ending, job_name=status.job_name, end_time=end)
+    status = status.model_copy(update={"timings": timings.with_end(status.timings, ending.outcome)})
+    closed = with_status(seen, status)
+    if ending.succeeded:
+        return finish(closed, ending, now)
+    if ending.reason == attempts.SUSPENDED:
+        return Decision(status=report(closed, between.pending(closed), now))
+    verdict = retry.judge(seen.restoration.spec.retry_policy, status, ending, number=ended.number)
+    match verdict:
+        case retry.Over():
+            return finish(closed, replace(ending, reason=verdict.reason, message=verdict.message), now)
+        case retry.Again():
+            again = with_status(seen, status.model_copy(update={"attempts": verdict.counted}))
+            paused = between.pause(again, now)
+            facts = between.pending(again) if paused is None else paused.facts
+            return Decision(status=report(again, facts, now))
+        case _:
+            assert_never(verdict)
+
+
+def finish(seen: Observation, ending: Ending, now: datetime) -> Decision:
+    """The terminal status: written once, kept for ever."""
+    restoration, status = seen.restoration, seen.restoration.status
+    impossible = status.profile is None and ending.reason == FailureReason.INVALID_PARAMETERS
+    facts = Facts(
+        phase=Phase.SUCCEEDED if ending.succeeded else Phase.FAILED,
+        accepted=State("False", ending.reason, ending.message) if impossible else ACCEPTED,
+        scheduled=_scheduled(status, ending),
+        ending=ending,
+    )
+    total = timings.with_total(status.timings, restoration.metadata.creation_timestamp, now)
+    update: dict[str, Any] = {"completion_time": now, "timings": total, **_results(status, ending.outcome)}
+    if ending.pod is not None:
+        gpu = ending.outcome.gpu if ending.outcome else None
+        gpu = gpu or (status.worker.gpu if status.worker else None)
+        update["worker"] = Worker(pod_name=ending.pod.name, node_name=ending.pod.node, gpu=gpu)
+    if ending.succeeded:
+        update["progress"] = progress.finished(status.progress, ending.outcome, now)
+    return Decision(status=report(seen, facts, now).model_copy(update=update))
+
+
+def failure(reason: str, message: str) -> Ending:
+    """An end that the operator decides on."""
+    return Ending(succeeded=False, reason=reason, message=message)
+
+
+def with_status(seen: Observation, status: VideoRestorationStatus) -> Observation:
+    """The same, as if this were stored already."""
+    return replace(seen, restoration=seen.restoration.model_copy(update={"status": status}))
+
+
+def _scheduled(status: VideoRestorationStatus, ending: Ending) -> State:
+    """Where it was when it ended."""
+    last = attempts.entry(status, status.attempts.executions)
+    if ending.reason == "CacheHit":
+        return State("True", "CacheHit", ending.message)
+    if ending.pod is not None and isinstance(ending.pod.container, Terminated):
+        return State("True", "Running", f"pod {ending.pod.name} on node {ending.pod.node}")
+    if ending.reason == deadline.START_DEADLINE_EXCEEDED:
+        return State("False", ending.reason, ending.message)
+    if ending.pod is not None and last is not None and last.reason == FailureReason.NODE_LOST:
+        return State("False", FailureReason.NODE_LOST, ending.message)
+    before = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
+    return NOT_SCHEDULED if before.reason == retry.BACKING_OFF else before
+
+
+def _results(status: VideoRestorationStatus, outcome: Outcome | None) -> dict[str, Any]:
+    """What the runner found out about input and output."""
+    if outcome is None:
+        return {}
+    found: dict[str, Any] = {"cache_key": outcome.cache_key or status.cache_key, "cache_hit": outcome.cache_hit}
+    if outcome.input is not None:
+        found["input"] = _input(outcome.input)
+    if outcome.output is not None:
+        found["output"] = _output(outcome.output)
+    return found
+
+
+def _input(found: InputOutcome) -> InputStatus:
+    return InputStatus.model_validate(found.model_dump(exclude_none=True))
+
+
+def _output(made: OutputOutcome) -> OutputStatus:
+    return OutputStatus.model_validate(made.model_dump(exclude_none=True))

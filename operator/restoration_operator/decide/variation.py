@@ -1,0 +1,69 @@
+"""How the next execution differs from the ones before: the record of those decides, and nothing else.
+
+A faulty GPU is avoided by the next execution only, because faults of a node pass and nobody would ever take it off a
+list. Less memory is asked of all later ones, because what did not fit once will not fit again.
+"""
+
+from typing import Final
+
+from restoration_api.outcome import FailureReason
+from restoration_api.resources import ProfileSpec, VideoRestorationStatus
+from restoration_operator.build.job import Execution
+from restoration_operator.decide import attempts
+
+HINT_SHARE: Final = 0.5
+"""Of the container's limit: what the runner keeps waiting between its threads goes first, and it is never half."""
+
+HINT_WITHOUT_LIMIT_MIB: Final = 2048
+"""Where the profile sets no limit: the pod was killed by a limit of its namespace or for the node's sake."""
+
+MOST_EXCLUDED_NODES: Final = 16
+"""As many as the record of an execution holds."""
+
+_UNITS: Final = {
+    "": 1,
+    "m": 1e-3,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
+
+
+def next_execution(
+    status: VideoRestorationStatus, profile: ProfileSpec, number: int, *, seconds_left: int | None
+) -> Execution:
+    """What the Job of this number is told that others are not; `profile` is the snapshot."""
+    return Execution(
+        number=number,
+        active_deadline_seconds=seconds_left,
+        memory_hint_mib=_memory_hint_mib(status, profile),
+        excluded_nodes=_excluded_nodes(status, number),
+    )
+
+
+def _excluded_nodes(status: VideoRestorationStatus, number: int) -> tuple[str, ...]:
+    """The node of a GPU fault, and while fault follows fault, those of all of them."""
+    last = attempts.entry(status, number - 1)
+    if last is None or last.reason != FailureReason.GPU_FAULT or last.node_name is None:
+        return ()
+    nodes = dict.fromkeys((*(last.excluded_nodes or ()), last.node_name))
+    return tuple(nodes)[-MOST_EXCLUDED_NODES:]
+
+
+def _memory_hint_mib(status: VideoRestorationStatus, profile: ProfileSpec) -> int | None:
+    if all(item.reason != FailureReason.HOST_OUT_OF_MEMORY for item in status.attempt_history):
+        return None
+    limit = (profile.resources.limits or {}).get("memory") if profile.resources else None
+    return HINT_WITHOUT_LIMIT_MIB if limit is None else max(1, int(_bytes(limit) * HINT_SHARE) >> 20)
+
+
+def _bytes(quantity: str | int) -> float:
+    """A quantity of the form that the schema lets through: `24Gi`, `1.5G`, `1073741824`."""
+    text = str(quantity)
+    unit = text.lstrip("0123456789.")
+    return float(text.removesuffix(unit)) * _UNITS[unit]
