@@ -9,7 +9,8 @@ from pathlib import Path
 from restoration_api.outcome import FailureReason
 from restoration_api.request import Precision
 from restoration_runner.errors import RestorationError
-from restoration_runner.models.seedvr2.folder import DESCRIPTION, DIT, TEXT, VAE
+from restoration_runner.models.seedvr2.description import DESCRIPTION
+from restoration_runner.models.seedvr2.folder import DIT, TEXT, VAE
 from restoration_runner.weights.catalogue import KNOWN, HubFile, KnownModel, released_description
 from restoration_runner.weights.convert import CARD, OnTensor, Sources, convert
 from restoration_runner.weights.digest import SUMS, check_digest, check_sums, file_sha256, write_sums
