@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.model import fixtures
+from tests.model.comparing import Place
 
 FOLDER = Path(__file__).parent / "fixtures_data"
 
@@ -20,7 +21,7 @@ def one_thread() -> None:
     "case", [case for case in fixtures.read_cases(FOLDER) if case.kind in fixtures.CHECKS], ids=lambda case: case.name
 )
 def test_case(case: fixtures.Case) -> None:
-    result = fixtures.run_case(case)
+    result = fixtures.run_case(case, Place())
     assert result.problem is None
 
 

@@ -182,8 +182,9 @@ def _fill(model: M, tensors: Mapping[str, Tensor], rules: Rules, *, device: torc
         mine: tensors[name].to(device=device, dtype=parameter_dtype(tensors[name], dtype))
         for name, mine in ours.items()
     }
+    model.eval().requires_grad_(False)  # before: tensors that were read in inference mode cannot have gradients
     model.load_state_dict(weights, assign=True)
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _check_keys(

@@ -42,9 +42,10 @@ class SeedVr2Restorer:
         self._dit, self._vae, self._text = model.dit, model.vae, model.text
         self._device, self._precision = device, PRECISION_NAMES[dtype]
         self._dtype = activation_dtype(dtype)
-        # Channels-last convolutions are faster on CPUs, slower with cuDNN's plain path.
-        self._memory_format = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
-        self._vae.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        self._memory_format = torch.contiguous_format
+        if device.type == "cpu":  # channels-last convolutions are faster there, slower with cuDNN's plain path
+            self._memory_format = torch.channels_last_3d
+            self._vae.to(memory_format=self._memory_format)  # type: ignore[call-overload]
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
 
     @property

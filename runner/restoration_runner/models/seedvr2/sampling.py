@@ -29,7 +29,7 @@ def euler_endpoint(noise: Tensor, velocity: Tensor) -> Tensor:
     return noise.float() - velocity.float()
 
 
-def timestep_shift(timestep: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def timestep_shift(timestep: float, grid: tuple[int, int, int]) -> float:
     """Timestep of the condition noise, moved towards 1000 for larger clips; `grid` is (t, h, w) in latents.
 
     Identity at 0, the level of the released one-step pipeline; the slopes are straight lines through the training
@@ -40,13 +40,13 @@ def timestep_shift(timestep: Tensor, grid: tuple[int, int, int]) -> Tensor:
         shift = 1 + (3.2 - 1) * (pixels - 256**2) / (1024**2 - 256**2)
     else:
         shift = 1 + (5 - 1) * (pixels * frames - 2_424_832) / (133_632_000 - 2_424_832)
-    u = timestep.float() / 1000
+    u = timestep / 1000
     return 1000 * (shift * u / (1 + (shift - 1) * u))
 
 
 def noise_level(strength: float, grid: tuple[int, int, int]) -> float:
     """How much of the condition becomes noise, 0 to 1: `strength` shifted by the clip's size; `grid` in latents."""
-    return timestep_shift(torch.tensor(1000 * strength), grid).item() / 1000
+    return timestep_shift(1000 * strength, grid) / 1000
 
 
 def add_condition_noise(latent: Tensor, noise: Tensor, level: float) -> Tensor:
@@ -56,7 +56,7 @@ def add_condition_noise(latent: Tensor, noise: Tensor, level: float) -> Tensor:
 
 def denoise(dit: NaDiT, noise: Tensor, latent: Tensor, text: Tensor, timestep: float = TIMESTEP) -> Tensor:
     """Velocity `[t, h, w, 16]` of one window; noise and scaled latent `[t, h, w, 16]`, text `[L, width]`."""
-    at = torch.tensor([timestep], dtype=torch.float32, device=noise.device)
+    at = torch.full((1,), timestep, dtype=torch.float32, device=noise.device)
     velocity: Tensor = dit(dit_input(noise, latent)[None], text[None], at)[0]
     return velocity
 
@@ -111,17 +111,22 @@ def reference_restore(
     draws: Draws,
     timestep: float = TIMESTEP,
     scaling: float | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Stages:
-    """The released pipeline: `frames [T, 3, H0, W0]` uint8, `text [L, width]`, `target` (height, width) area."""
+    """The released pipeline: `frames [T, 3, H0, W0]` uint8, `text [L, width]`, `target` (height, width) area.
+
+    dtype: of the networks' activations; what lies between the networks is fp32.
+    """
     scaling = vae.config.scaling if scaling is None else scaling
     video = prepare_video(frames, target)
     count = video.shape[1]
     missing = padded_frames(latent_count(count)) - count
     clip = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1)], dim=1)
-    mean, std = posterior(vae.encode(clip[None]))
+    mean, std = posterior(vae.encode(clip[None].to(dtype)).float())
     latent = ((mean + std * draws.eps) * scaling)[0].permute(1, 2, 3, 0)
-    velocity = denoise(dit, draws.noise, latent, text, timestep)
-    x0 = euler_endpoint(draws.noise, velocity)
-    decoded = vae.decode((x0 / scaling).permute(3, 0, 1, 2)[None])[0].transpose(0, 1)
+    noise = draws.noise.to(dtype)
+    velocity = denoise(dit, noise, latent.to(dtype), text.to(dtype), timestep)
+    x0 = euler_endpoint(noise, velocity)
+    decoded = vae.decode((x0 / scaling).permute(3, 0, 1, 2)[None].to(dtype))[0].transpose(0, 1)
     restored = wavelet_transfer(decoded[:count], video.transpose(0, 1))
     return Stages(video, latent, velocity, x0, decoded, restored, to_uint8(restored).permute(0, 2, 3, 1))

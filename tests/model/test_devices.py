@@ -1,0 +1,112 @@
+"""Nothing is left on the CPU when the model is on a GPU: every computation runs on pretended CUDA tensors.
+
+PyTorch's fake tensors carry shape, type and device, but no numbers, and refuse to mix devices as a GPU would. So a
+forgotten `.to(device)` fails here, on machines without a GPU.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode, unset_fake_temporarily
+
+from restoration_api.ledger import ColorFacts, ColorRange
+from restoration_api.request import ColorCorrection
+from restoration_runner.models.restorer import ConditionNoise
+from restoration_runner.models.seedvr2 import checkpoint
+from restoration_runner.models.seedvr2.folder import read_folder
+from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
+from restoration_runner.restoration.grid import scene_segments
+from restoration_runner.restoration.resize import pad_to_alignment, resize
+from restoration_runner.restoration.transfer import TRANSFERS, blend
+from restoration_runner.video.colour import to_yuv420p10
+from tests.builders.models import write_tiny_model
+from tests.model import check_networks, check_rules, comparing, fixtures
+from tests.model.comparing import Measured, Place
+
+CUDA = torch.device("cuda:0")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FOLDER = Path(__file__).parent / "fixtures_data"
+SMALLEST = {
+    case.kind: case
+    for case in sorted(fixtures.read_cases(FOLDER), key=lambda c: -(c.folder / c.entry["file"]).stat().st_size)
+}
+COLOR = ColorFacts(
+    matrix="bt709", primaries="bt709", transfer="bt709", range=ColorRange.LIMITED, chroma_location="left"
+)
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def read_for_real(path: Path) -> dict[str, Tensor]:
+        with unset_fake_temporarily():
+            return load_file(path)
+
+    for module in (checkpoint, comparing):
+        monkeypatch.setattr(module, "load_file", read_for_real)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device=None: None)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        yield
+
+
+def test_pretended_tensors_refuse_to_mix(pretended_gpu: None) -> None:
+    with pytest.raises(FakeTensorDeviceMismatchError):
+        torch.ones(3, device=CUDA) + torch.ones(3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_restoration_stays_on_its_device(tmp_path: Path, pretended_gpu: None, dtype: torch.dtype) -> None:
+    model = read_folder(write_model_for_real(tmp_path), device=CUDA, dtype=dtype)
+    restorer = SeedVr2Restorer(model, device=CUDA, dtype=dtype)
+    (work,) = scene_segments(start=0, frames=9, window=3, overlap=1, per_segment=9, encoder_warmup=1, decoder_warmup=1)
+    frames = iter([torch.zeros(3, 32, 32, device=CUDA)] * 9)
+    noise = ConditionNoise(strength=0.2, window_latents=3)
+    made = list(restorer.restore(work, frames, seed=0, condition_noise=noise))
+    assert len(made) == 9
+    assert {(frame.device, frame.dtype, tuple(frame.shape)) for frame in made} == {(CUDA, torch.float32, (3, 32, 32))}
+
+
+def write_model_for_real(folder: Path) -> Path:
+    with unset_fake_temporarily():
+        return write_tiny_model(folder)
+
+
+@pytest.mark.parametrize("correction", ColorCorrection)
+def test_finishing_a_frame_stays_on_its_device(pretended_gpu: None, correction: ColorCorrection) -> None:
+    small = torch.rand(3, 24, 30, device=CUDA)
+    resized = resize(small, (48, 60))
+    assert pad_to_alignment(resized).device == CUDA
+    picture = blend(TRANSFERS[correction](torch.rand(3, 48, 60, device=CUDA), resized), resized, 0.5)
+    assert picture.device == CUDA
+    assert all(plane.device.type in ("cuda", "cpu") for plane in to_yuv420p10(picture, COLOR))
+
+
+NETWORKS = ("dit3b", "dit7b", "vae", "pipeline")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(kind, dtype) for kind in SMALLEST for dtype in (DTYPES[:2] if kind in NETWORKS else DTYPES[:1])],
+)
+def test_the_fixture_program_stays_on_its_device(
+    monkeypatch: pytest.MonkeyPatch, pretended_gpu: None, kind: str, dtype: torch.dtype
+) -> None:
+    """The program itself will first meet a GPU on somebody else's machine."""
+    compared: list[str] = []
+
+    def note(what: str, actual: Tensor, expected: Tensor, allowed: float) -> Measured:
+        assert actual.shape == expected.shape
+        compared.append(what)
+        return Measured(what, 0.0, allowed)
+
+    for module in (comparing, check_networks, check_rules):
+        for name in ("compare", "compare_relative"):
+            monkeypatch.setattr(module, name, note, raising=False)
+    monkeypatch.setattr(Tensor, "item", lambda _self: 1.0)  # there are no numbers
+    case = SMALLEST[kind]
+    result = fixtures.run_case(case, Place(CUDA, dtype))
+    assert result.problem is None
+    assert compared or case.entry["file"].endswith(".json")
