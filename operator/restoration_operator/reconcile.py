@@ -92,6 +92,8 @@ class Reconciler:
                 return None
             if isinstance(known, Finished):
                 return await self._tidy(known)
+            memory = self._store.memory(uid)
+            memory.place_told_at = memory.place_told_at or self._clock()
             seen = self._store.observe(
                 known,
                 confirmed=certain.confirmed,
@@ -143,6 +145,7 @@ class Reconciler:
         if stored["metadata"]["uid"] != meta.uid:
             raise AssertionError("the resourceVersion precondition let a namesake through")
         job = next((job for job in self._store.jobs(meta.uid) if job.name == status.job_name), None)
+        self._store.memory(meta.uid).place_told_at = self._clock()
         self._store.put_restoration(stored)
         metrics.recorded(restoration.status, status, job_ended=job.end.at if job and job.end else None)
         _log_transition(restoration, status)

@@ -10,15 +10,16 @@ object at once, and its exit code with it.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from restoration_api.resources import ConditionType, ProfileSpec, VideoRestoration
-from restoration_operator.decide import attempts
+from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_operator.decide.admission import output_endpoint
 from restoration_operator.decide.classify import SUCCESS_REASONS
 from restoration_operator.decide.cleanup import Finished, is_finished
+from restoration_operator.decide.slots import standing
 from restoration_operator.decide.types import (
     NoProfile,
     Observation,
@@ -29,13 +30,11 @@ from restoration_operator.decide.types import (
     Slots,
     StoredSnapshot,
 )
+from restoration_operator.line import Lines
 from restoration_operator.views import JobView, Listing, PodView, Running, WarningEvent
 
 REMEMBERED_PODS: Final = 4
 """Gone pods kept per restoration; only the newest one's last words can matter."""
-
-NEXT_IN_LINE: Final = 4
-"""How many waiting restorations are woken for a free slot: the oldest, and some more because it may be refused."""
 
 ProfileKey = tuple[str, str | None, str]
 """Kind, namespace (None for the cluster kind), name."""
@@ -48,6 +47,7 @@ class Memory:
     refusal: Refusal | None = None
     snapshot: StoredSnapshot | None = None
     polled: PolledProgress | None = None
+    place_told_at: datetime | None = None
     warnings: dict[str, WarningEvent] = field(default_factory=dict)
     refusals: int = 0
     in_doubt: bool = False
@@ -87,6 +87,7 @@ class Store:
         self._outputs: dict[str, set[str]] = {}
         """Uids of unfinished restorations by output URI."""
         self._memories: dict[str, Memory] = {}
+        self._lines = Lines()
 
     # What happened.
 
@@ -295,6 +296,7 @@ class Store:
             profile=profile,
             rivals=tuple(self._rivals(restoration)),
             slots=self._slots(restoration),
+            place_told_at=memory.place_told_at,
             polled=memory.polled,
             snapshot=memory.snapshot,
             refusal=memory.refusal,
@@ -350,33 +352,22 @@ class Store:
             )
 
     def _slots(self, me: VideoRestoration) -> Slots:
-        profile = self.profile_of(me)
-        if not isinstance(profile, Profile) or not profile.spec.limits or not profile.spec.limits.max_active:
-            return Slots(active=0, ahead=0)  # nobody counts
-        active = ahead = 0
-        mine = _seniority(me)
-        for other in self.unfinished():
-            if other.metadata.uid == me.metadata.uid or self._reference(other) != self._reference(me):
-                continue
-            if _holds_slot(other):
-                active += 1
-            elif _competes(other) and _seniority(other) < mine:
-                ahead += 1
-        return Slots(active=active, ahead=ahead)
+        created, uid = _seniority(me)
+        return self._lines.seen_by(uid, key=self._reference(me), created=created)
 
     def _wake_waiting(self, before: VideoRestoration | Finished | None, after: VideoRestoration | None) -> None:
         """A restoration that has ended gives up its output; one without an execution gives up its slot."""
-        if not isinstance(before, VideoRestoration):
-            return
-        if after is None or is_finished(after):
+        known = after or before
+        if after is not None:
+            created, uid = _seniority(after)
+            freed = self._lines.put(uid, key=self._reference(after), created=created, standing=standing(after))
+        else:
+            freed = self._lines.drop(known.metadata.uid) if isinstance(known, VideoRestoration) else []
+        for uid in freed:
+            self._wake(uid)
+        if isinstance(before, VideoRestoration) and (after is None or is_finished(after)):
             for uid in self.sharing_output(before):
                 self._wake(uid)
-        counted = _holds_slot(before) or _competes(before)
-        if counted and (after is None or not (_holds_slot(after) or _competes(after))):
-            key = self._reference(before)
-            waiting = [item for item in self.unfinished() if self._reference(item) == key and _competes(item)]
-            for item in sorted(waiting, key=_seniority)[:NEXT_IN_LINE]:
-                self._wake(item.metadata.uid)
 
     def _reference(self, restoration: VideoRestoration) -> ProfileKey:
         ref = restoration.spec.profile_ref
@@ -427,19 +418,3 @@ def _created(pod: PodView) -> float:
 def _seniority(restoration: VideoRestoration) -> tuple[float, str]:
     created = restoration.metadata.creation_timestamp
     return (created.timestamp() if created else 0.0, restoration.metadata.uid)
-
-
-def _holds_slot(restoration: VideoRestoration) -> bool:
-    """Whether it has a Job, or is about to."""
-    status = restoration.status
-    if is_finished(restoration) or status.attempts.executions == 0:
-        return False
-    last = attempts.entry(status, status.attempts.executions)
-    return last is None or last.end_time is None
-
-
-def _competes(restoration: VideoRestoration) -> bool:
-    """Whether it wants a slot and has none. One that nobody has looked at yet counts: it may be first in line."""
-    if is_finished(restoration) or restoration.spec.suspend or _holds_slot(restoration):
-        return False
-    return restoration.status.condition(ConditionType.ACCEPTED) != "False"

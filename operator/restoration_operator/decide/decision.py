@@ -16,6 +16,7 @@ from restoration_operator.decide import (
     execution,
     placement,
     progress,
+    slots,
     timings,
     variation,
 )
@@ -144,14 +145,12 @@ def _create(seen: Observation, settled: Terms, number: int, seconds_left: int | 
 def _wait_for_slot(seen: Observation, settled: Terms, now: datetime) -> Decision | None:
     """The cap is read from the live profile: raising it helps at once, also for what was accepted before."""
     live = seen.profile.spec if isinstance(seen.profile, Profile) else settled.profile.spec
-    most = live.limits.max_active if live.limits else None
-    if most is None or seen.slots.active + seen.slots.ahead < most:
+    waiting = slots.wait(seen, settled.profile.name, live.limits.max_active if live.limits else None, now)
+    if waiting is None:
         return None
-    message = (
-        f"{seen.slots.active} of {most} slots of profile {settled.profile.name} in use; position {seen.slots.ahead + 1}"
-    )
-    queued = Facts(phase=Phase.QUEUED, accepted=ACCEPTED, scheduled=State("False", "Queued", message))
-    return Decision(status=report(seen, queued, now))
+    scheduled, wake_at = waiting
+    queued = Facts(phase=Phase.QUEUED, accepted=ACCEPTED, scheduled=scheduled)
+    return Decision(status=report(seen, queued, now), wake_at=wake_at)
 
 
 def _refuse(seen: Observation, refused: Refused, now: datetime) -> Decision:

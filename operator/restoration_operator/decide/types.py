@@ -97,6 +97,8 @@ class Observation:
     profile: Profile | NoProfile
     rivals: tuple[Rival, ...] = ()
     slots: Slots = Slots(active=0, ahead=0)
+    place_told_at: datetime | None = None
+    """When its place in line was written last, or first seen, by this process."""
     polled: PolledProgress | None = None
     snapshot: StoredSnapshot | None = None
     """None: not looked at."""
