@@ -44,10 +44,14 @@ def standing(restoration: VideoRestoration) -> Standing:
     status = restoration.status
     if is_finished(restoration):
         return Standing.APART
+    before = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
     if _under_way(restoration):
-        return Standing.HOLDS if _runs(restoration) else Standing.APART
+        if _runs(restoration):
+            return Standing.HOLDS
+        return Standing.WAITS if before.reason == QUEUED else Standing.APART  # its Job without a GPU may be done
     refused = status.condition(ConditionType.ACCEPTED) == "False"
-    if restoration.spec.suspend or refused or _waits_for_something_else(restoration):
+    # After a failure it waits for its time first: in line it would hold up those behind it for minutes.
+    if restoration.spec.suspend or refused or before.reason in (retry.BACKING_OFF, FailureReason.NODE_LOST):
         return Standing.APART
     return Standing.WAITS
 
@@ -85,9 +89,3 @@ def _under_way(restoration: VideoRestoration) -> bool:
 def _runs(restoration: VideoRestoration) -> bool:
     name = restoration.status.job_name
     return name is None or name.endswith(_SUFFIX)
-
-
-def _waits_for_something_else(restoration: VideoRestoration) -> bool:
-    """After a failure: for its time. In line it would hold up those behind it for minutes."""
-    before = current(restoration.status, ConditionType.SCHEDULED, NOT_SCHEDULED)
-    return before.reason in (retry.BACKING_OFF, FailureReason.NODE_LOST)

@@ -47,6 +47,7 @@ STANDINGS: dict[str, tuple[dict[str, Any], dict[str, Any], Standing]] = {
     "reserved": ({}, status(1), Standing.HOLDS),
     "suspended, but its Job is still there": ({"suspend": True}, status(1), Standing.HOLDS),
     "plans": ({}, status(1, role="plan"), Standing.APART),
+    "has planned, and stands in line": ({}, status(1, role="plan", Scheduled=("False", "Queued")), Standing.WAITS),
     "assembles": ({}, status(1, role="assemble"), Standing.APART),
     "between two executions": ({}, status(1) | over(1, "Suspended"), Standing.WAITS),
     "waits for its next try": ({}, status(1, Scheduled=("False", "BackingOff")) | over(1, "Unknown"), Standing.APART),
@@ -119,7 +120,7 @@ def test_a_restart_does_not_write_a_thousand_places() -> None:
 
 
 def test_a_queue_that_moves_all_the_time_costs_few_writes() -> None:
-    """A thousand in line, a slot freed every second, for ten minutes: each is woken when it said, or when it is next."""
+    """A thousand in line, a slot freed every second for ten minutes: each is woken when it said, or when it is near."""
     count, seconds, writes = 1000, 600, 0
     told = [0] * count
     shown = list(range(1, count + 1))
