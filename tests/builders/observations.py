@@ -163,7 +163,8 @@ def settle(seen: Observation, now: datetime = T0) -> tuple[Observation, Decision
 def started(changes: Mapping[str, Any] | None = None, **rest: Any) -> VideoRestoration:
     """A restoration whose first Job has been created and seen."""
     seen, _ = settle(observe(restoration(changes), **rest))
-    seen, _ = settle(replace(seen, jobs=(job(),)), at(2))
+    limit = (changes or {}).get("activeDeadlineSeconds")
+    seen, _ = settle(replace(seen, jobs=(job(active_deadline_seconds=limit),)), at(2))
     return seen.restoration
 
 

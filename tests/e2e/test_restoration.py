@@ -72,23 +72,21 @@ def test_variable_frame_rate_keeps_every_timestamp(lab: Lab) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_killed_runner_is_resumed_by_the_same_request(lab: Lab) -> None:
+def test_a_killed_runner_is_resumed_by_the_next_execution(lab: Lab) -> None:
     source = lab.upload(clips.write(lab.folder / "long.mp4", Clip(frames=121, width=48, height=32)))
-    changes = {**SHORT_SEGMENTS, "cleanup.segments": "Retain"}
+    changes = {**SHORT_SEGMENTS, "cleanup.segments": "Retain", "retryPolicy": {"backoffSeconds": 1}}
 
     def finished_segments(folder: str = "") -> dict[str, str]:
         return {key: etag for key, etag in lab.objects(".json").items() if "/seg/" in key and folder in key}
 
-    lab.apply("first", source=source, to="interrupted.mp4", changes=changes)
+    lab.apply("interrupted", source=source, to="interrupted.mp4", changes=changes)
     eventually(lambda: len(finished_segments()) >= 2, what="Two finished segments")
-    lab.kill_runner("first")
-    reason, _ = lab.fail("first")
-    assert reason == "Unknown"
+    lab.kill_runner("interrupted")
     before = finished_segments()
-
-    lab.apply("second", source=source, to="interrupted.mp4", changes=changes)
-    status = lab.succeed("second")
+    status = lab.succeed("interrupted")
     after = finished_segments()
+    assert [item.reason for item in status.attempt_history] == ["Unknown", "Completed"]
+    assert (status.attempts.executions, status.attempts.retries) == (2, 1)
     # Work was left to do, none of what had been done was done again, and the result is that of a quiet run.
     assert 2 <= len(before) < len(after)
     assert before.items() <= after.items()

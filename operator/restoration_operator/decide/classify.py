@@ -119,15 +119,17 @@ def _permanent_class(evidence: Evidence) -> FailureReason | None:
     return reason if reason and FAILURES[reason].permanent else None
 
 
-def _disruption(evidence: Evidence) -> FailureReason | None:
-    pod = evidence.pod
-    if pod is None:
-        return None
+def disruption(pod: PodView) -> FailureReason | None:
+    """Why somebody else ended the pod; None if nobody did, or said so."""
     if pod.reason in SHUTDOWN_REASONS:
         return FailureReason.NODE_SHUTDOWN
     if pod.disruption is not None:
         return DISRUPTIONS.get(pod.disruption, FailureReason.EVICTED)
     return FailureReason.EVICTED if pod.reason == "Evicted" else None
+
+
+def _disruption(evidence: Evidence) -> FailureReason | None:
+    return disruption(evidence.pod) if evidence.pod else None
 
 
 def _transient_class(evidence: Evidence) -> FailureReason | None:

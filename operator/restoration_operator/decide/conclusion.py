@@ -7,7 +7,7 @@ from typing import Any, assert_never
 from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome
 from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
 from restoration_api.resources.status import InputStatus, OutputStatus, Worker
-from restoration_operator.decide import attempts, between, deadline, execution, progress, retry, timings
+from restoration_operator.decide import attempts, between, deadline, execution, progress, replacement, retry, timings
 from restoration_operator.decide.conditions import ACCEPTED, NOT_SCHEDULED, Facts, State, current, report
 from restoration_operator.decide.types import Decision, Ending, Observation
 from restoration_operator.views import Terminated
@@ -31,6 +31,9 @@ def _settle(seen: Observation, ended: execution.Ended, now: datetime) -> Decisio
 
 def _close(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
     status, ending = seen.restoration.status, ended.ending
+    if ending.pod is not None and ending.pod.taken is not None:
+        accounted = replacement.take_over(seen, status, ended.number, ending.pod, now)
+        status = status if isinstance(accounted, Ending) else accounted
     entry = attempts.entry(status, ended.number)
     if (entry is None or entry.start_time is None) and ending.pod is not None and ending.pod.taken is not None:
         job = next((job for job in seen.jobs if job.name == status.job_name), None)
@@ -100,8 +103,7 @@ def _scheduled(status: VideoRestorationStatus, ending: Ending) -> State:
         return State("False", ending.reason, ending.message)
     if ending.pod is not None and last is not None and last.reason == FailureReason.NODE_LOST:
         return State("False", FailureReason.NODE_LOST, ending.message)
-    before = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
-    return NOT_SCHEDULED if before.reason == retry.BACKING_OFF else before
+    return NOT_SCHEDULED if retry.is_waiting(status) else current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
 
 
 def _results(status: VideoRestorationStatus, outcome: Outcome | None) -> dict[str, Any]:

@@ -9,9 +9,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from restoration_api.resources import ProfileSpec, VideoRestorationSpec, VideoRestorationStatus
+from restoration_api.resources.status import Attempt
 from restoration_operator.views import JobView
 
 START_DEADLINE_EXCEEDED: Final = "StartDeadlineExceeded"
+
+KUBELET_GRACE: Final = timedelta(seconds=60)
+"""The kubelet is first where it can be: it needs no operator, and its pod's last words are the better record."""
 
 
 def active_seconds_left(spec: VideoRestorationSpec, profile: ProfileSpec, status: VideoRestorationStatus) -> int | None:
@@ -33,3 +37,12 @@ def start_deadline(
     if seconds is None or began is None or status.start_time is not None or job.suspended:
         return None
     return began + timedelta(seconds=seconds)
+
+
+def overdue_at(attempt: Attempt, job: JobView) -> datetime | None:
+    """When the operator ends an execution that its kubelet does not end: a pod that took another's place is given the
+    whole time again by its template. Where the kubelet's clock is right, nothing depends on the operator's."""
+    left, given = attempt.active_deadline_seconds, job.active_deadline_seconds
+    if attempt.start_time is None or left is None or given is None or left >= given:
+        return None
+    return attempt.start_time + timedelta(seconds=left) + KUBELET_GRACE

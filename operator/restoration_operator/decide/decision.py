@@ -1,5 +1,6 @@
 """Joins the policies: from an observation to the status that should be stored and the actions that follow from it."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
@@ -16,6 +17,7 @@ from restoration_operator.decide import (
     execution,
     placement,
     progress,
+    replacement,
     slots,
     timings,
     variation,
@@ -36,6 +38,7 @@ from restoration_operator.decide.types import (
     CreateJob,
     Decision,
     DeleteJob,
+    Ending,
     EnsureSnapshot,
     Observation,
     Profile,
@@ -44,6 +47,11 @@ from restoration_operator.decide.types import (
 from restoration_operator.views import PodView
 
 LOOK_AT_NODE_AGAIN: Final = timedelta(seconds=30)
+
+_USED_UP: Final = (
+    "activeDeadlineSeconds of running time are used up; finished segments are kept, so a new VideoRestoration with the "
+    "same spec and a longer deadline goes on from them"
+)
 
 OUR_NAME: Final = "videorestoration.dev/operator"
 """Value of `spec.managedBy` under which this operator acts; unset means the same."""
@@ -97,8 +105,7 @@ def _prepare(seen: Observation, number: int, now: datetime) -> Decision:
             assert_never(settled)
     left = deadline.active_seconds_left(seen.restoration.spec, settled.profile.spec, seen.restoration.status)
     if left is not None and left <= 0:
-        used_up = "activeDeadlineSeconds of running time are used up by earlier executions"
-        return finish(seen, failure(FailureReason.DEADLINE_EXCEEDED, used_up), now)
+        return finish(seen, failure(FailureReason.DEADLINE_EXCEEDED, _USED_UP), now)
     left_over = between.leftovers(seen, number)
     paused = between.pause(seen, now)
     if paused is not None:
@@ -173,23 +180,57 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     placed = placement.place(seen, active, now)
     if placed.look is not None:
         return Decision(status=status, looks=(placed.look,))
-    due = deadline.start_deadline(restoration.spec, _live_spec(seen), status, active.job)
-    if due is not None and now >= due and not placed.running:
-        message = f"no pod ran before the start deadline: {placed.scheduled.message or placed.scheduled.reason}"
-        missed = execution.Ended(number=active.number, ending=failure(deadline.START_DEADLINE_EXCEEDED, message))
-        return conclude(seen, missed, now)
+    limits = _limits(seen, active, placed, now)
+    if limits.ending is not None:
+        return conclude(seen, execution.Ended(number=active.number, ending=limits.ending), now)
+    wake_at = earliest((placed.wake_at, limits.wake_at, _lost_at(seen, active.pod, now)))
     if entry is None:
         status = attempts.begin(status, active.number, active.job)
     if placed.hold and entry is not None:
-        return Decision(status=status, actions=older, wake_at=_lost_at(seen, active.pod, now))
+        return Decision(status=status, actions=older, wake_at=wake_at)
     phase = placed.phase
     if placed.running and active.pod is not None:
-        status = _running(seen, status, active, active.pod, now)
+        accounted = replacement.take_over(seen, status, active.number, active.pod, now)
+        if isinstance(accounted, Ending):
+            return conclude(seen, execution.Ended(number=active.number, ending=accounted), now)
+        status = _running(seen, accounted, active, active.pod, now)
         phase = progress.phase(status.progress)
     noted = with_status(seen, status)
     facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=placed.scheduled)
-    wake_at = earliest((placed.wake_at, None if placed.running else due, _lost_at(seen, active.pod, now)))
     return Decision(status=report(noted, facts, now), actions=older, wake_at=wake_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What ends a living Job, now or at a time to come."""
+
+    ending: Ending | None = None
+    wake_at: datetime | None = None
+
+
+def _limits(seen: Observation, active: execution.Active, placed: placement.Placement, now: datetime) -> Limits:
+    """Deadlines, and waits that lead nowhere."""
+    spec, status = seen.restoration.spec, seen.restoration.status
+    entry = attempts.entry(status, active.number)
+    worn_out = replacement.given_up(seen, active)
+    if worn_out is not None:
+        return Limits(ending=worn_out)
+    if placed.running:
+        noted = entry is not None and active.pod is not None and entry.pod_name == active.pod.name
+        overdue = deadline.overdue_at(entry, active.job) if entry is not None and noted else None
+        if overdue is not None and now >= overdue:
+            return Limits(ending=failure(FailureReason.DEADLINE_EXCEEDED, _USED_UP))
+        return Limits(wake_at=overdue)
+    due = deadline.start_deadline(spec, _live_spec(seen), status, active.job)
+    if due is not None and now >= due:
+        message = f"no pod ran before the start deadline: {placed.scheduled.message or placed.scheduled.reason}"
+        return Limits(ending=failure(deadline.START_DEADLINE_EXCEEDED, message))
+    patience = variation.patience_ends_at(active.job, active.pod)
+    if patience is not None and now >= patience:
+        nodes = ", ".join(active.job.excluded_nodes)
+        message = f"no node but {nodes}, excluded after a GPU fault, could take the pod; the next execution may use it"
+        return Limits(ending=failure(FailureReason.STARTUP_FAILURE, message))
+    return Limits(wake_at=earliest((due, patience)))
 
 
 def _running(
@@ -219,9 +260,8 @@ def _running(
 
 def _suspend(seen: Observation, active: execution.Active, now: datetime) -> Decision:
     """Record that the Job is to end by the user's wish, then delete it; also if the wish was taken back meanwhile."""
-    status = attempts.record(
-        seen.restoration.status, active.number, job_name=active.job.name, reason=attempts.SUSPENDED
-    )
+    status = attempts.begin(seen.restoration.status, active.number, active.job)
+    status = attempts.record(status, active.number, reason=attempts.SUSPENDED)
     phase = Phase.SUSPENDED if seen.restoration.spec.suspend else Phase.PENDING
     facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=NOT_SCHEDULED)
     delete = DeleteJob(active.job, Propagation.FOREGROUND)

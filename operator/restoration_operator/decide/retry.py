@@ -14,11 +14,11 @@ from math import ceil
 from typing import Final
 
 from restoration_api.outcome import FAILURES, Budget, FailureClass, FailureReason
-from restoration_api.resources import VideoRestoration, VideoRestorationStatus
+from restoration_api.resources import ConditionType, VideoRestoration, VideoRestorationStatus
 from restoration_api.resources.restoration import RetryPolicy
 from restoration_api.resources.status import Attempt, Attempts
 from restoration_operator.decide import attempts
-from restoration_operator.decide.conditions import clip
+from restoration_operator.decide.conditions import NOT_SCHEDULED, clip, current
 from restoration_operator.decide.types import Ending
 
 RETRIES_EXHAUSTED: Final = "RetriesExhausted"
@@ -97,11 +97,17 @@ def due(restoration: VideoRestoration) -> Due | None:
     )
 
 
+def is_waiting(status: VideoRestorationStatus) -> bool:
+    """Whether the stored status says that the next execution waits for its time."""
+    return current(status, ConditionType.SCHEDULED, NOT_SCHEDULED).reason in _WAITING
+
+
 def failure_class(reason: str | None) -> FailureClass | None:
     """The row of the failure table; None for `Completed`, `Suspended`, or a class of a newer operator."""
     return FAILURES.get(FailureReason(reason)) if reason in _REASONS else None
 
 
+_WAITING: Final = frozenset({BACKING_OFF, FailureReason.NODE_LOST.value})
 _REASONS: Final = frozenset(item.value for item in FailureReason)
 _COUNTERS: Final = {
     Budget.RETRIES: "retries",

@@ -4,12 +4,14 @@ A faulty GPU is avoided by the next execution only, because faults of a node pas
 list. Less memory is asked of all later ones, because what did not fit once will not fit again.
 """
 
+from datetime import datetime, timedelta
 from typing import Final
 
 from restoration_api.outcome import FailureReason
 from restoration_api.resources import ProfileSpec, VideoRestorationStatus
 from restoration_operator.build.job import Execution
 from restoration_operator.decide import attempts
+from restoration_operator.views import JobView, PodView
 
 HINT_SHARE: Final = 0.5
 """Of the container's limit: what the runner keeps waiting between its threads goes first, and it is never half."""
@@ -19,6 +21,10 @@ HINT_WITHOUT_LIMIT_MIB: Final = 2048
 
 MOST_EXCLUDED_NODES: Final = 16
 """As many as the record of an execution holds."""
+
+PATIENCE: Final = timedelta(minutes=10)
+"""How long another node is waited for: an autoscaler needs some minutes for one. A faulty GPU that works again is worth
+more than a perfect one that never comes."""
 
 _UNITS: Final = {
     "": 1,
@@ -44,6 +50,13 @@ def next_execution(
         memory_hint_mib=_memory_hint_mib(status, profile),
         excluded_nodes=_excluded_nodes(status, number),
     )
+
+
+def patience_ends_at(job: JobView, pod: PodView | None) -> datetime | None:
+    """When a pod that is kept away from nodes has waited long enough for another one."""
+    if not job.excluded_nodes or pod is None or pod.scheduled is not False or pod.created is None:
+        return None
+    return pod.created + PATIENCE
 
 
 def _excluded_nodes(status: VideoRestorationStatus, number: int) -> tuple[str, ...]:
