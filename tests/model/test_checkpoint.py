@@ -1,5 +1,6 @@
 """Every key of a checkpoint is accounted for, and the official names come out of our modules."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from torch import Tensor
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.checkpoint import (
-    DIT_RULES,
-    VAE_RULES,
+    Layout,
     build_dit,
     build_vae,
+    dit_layout,
     dit_tensors,
-    official_name,
     read_tensors,
+    vae_layout,
     vae_tensors,
 )
 from restoration_runner.models.seedvr2.config import MODELS
@@ -121,46 +122,69 @@ def test_weights_survive_a_round_trip() -> None:
     assert saved == {}
 
 
-def dit_3b_shapes() -> dict[str, tuple[int, ...]]:
-    """Section by section, what the released 3B file holds."""
-    expected: dict[str, tuple[int, ...]] = {
-        "vid_in.proj.weight": (2560, 132),
-        "txt_in.weight": (2560, 5120),
-        "emb_in.proj_hid.weight": (2560, 2560),
-        "emb_in.proj_out.weight": (15360, 2560),
-        "blocks.9.attn.proj_qkv.txt.weight": (7680, 2560),
-        "blocks.10.attn.proj_qkv.all.weight": (7680, 2560),
-        "blocks.0.attn.norm_k.vid.weight": (128,),
-        "blocks.31.mlp.all.proj_in_gate.weight": (6912, 2560),
-        "blocks.31.ada.all.mlp_gate": (2560,),
-        "vid_out_norm.weight": (2560,),
-        "vid_out_ada.out_shift": (2560,),
-        "vid_out.proj.bias": (64,),
+KEYS = Path(__file__).parent / "checkpoint_keys"
+"""Every key of the released files with its shape, as the released code's modules have them."""
+LAYOUTS = {
+    "dit_3b": (dit_layout(MODELS["seedvr2-3b"].dit), 603, 3_391_475_776),
+    "dit_7b": (dit_layout(MODELS["seedvr2-7b"].dit), 1092, 8_239_607_872),
+    "vae": (vae_layout(MODELS["seedvr2-3b"].vae), 250, 250_648_227),
+}
+
+
+def released(name: str) -> Tensors:
+    """The file's tensors without memory."""
+    shapes: dict[str, list[int]] = json.loads((KEYS / f"{name}.json").read_text())
+    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+
+
+def inner(name: str, key: str) -> bool:
+    """Of the 36 blocks of the 7B three are enough: the rest differ in their number."""
+    return name == "dit_7b" and key.startswith("blocks.") and key.split(".")[1] not in ("0", "1", "35")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_are_those_of_the_released_files(name: str) -> None:
+    layout, tensors, parameters = LAYOUTS[name]
+    assert {**layout.shapes, **layout.tables} == {key: tensor.shape for key, tensor in released(name).items()}
+    assert len(layout.shapes) == tensors
+    assert sum(shape.numel() for shape in layout.shapes.values()) == parameters
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_released_files_are_read_and_written_back_under_their_names(name: str) -> None:
+    weights, meta = released(name), torch.device("meta")
+    if name == "vae":
+        saved = vae_tensors(build_vae(MODELS["seedvr2-3b"].vae, weights, device=meta, dtype=torch.bfloat16))
+    else:
+        config = MODELS[name.replace("dit_", "seedvr2-")].dit
+        saved = dit_tensors(build_dit(config, weights, device=meta, dtype=torch.bfloat16))
+    tables = {key for key in weights if key.endswith("rope.freqs")}
+    assert {key: tensor.shape for key, tensor in saved.items()} == {
+        key: tensor.shape for key, tensor in weights.items() if key not in tables
     }
-    return expected
 
 
-@pytest.mark.parametrize(
-    ("name", "tensors", "parameters"), [("seedvr2-3b", 603, 3_391_475_776), ("seedvr2-7b", 1092, 8_239_607_872)]
-)
-def test_released_sizes(name: str, tensors: int, parameters: int) -> None:
-    with torch.device("meta"):
-        model = NaDiT(MODELS[name].dit)
-    shapes = {official_name(key, DIT_RULES): tuple(p.shape) for key, p in model.named_parameters()}
-    assert len(shapes) == tensors
-    assert sum(p.numel() for p in model.parameters()) == parameters
-    if name == "seedvr2-3b":
-        assert dit_3b_shapes().items() <= shapes.items()
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_key_of_the_released_files_is_insisted_on(name: str) -> None:
+    layout, weights = LAYOUTS[name][0], released(name)
+    for key in weights:
+        if inner(name, key):
+            continue
+        others = {other: tensor for other, tensor in weights.items() if other != key}
+        misshapen = torch.empty([*weights[key].shape, 1], device="meta")
+        if key in layout.tables:
+            layout.check(others, source="x")
+        else:
+            assert complaint(layout, others).endswith(f"missing tensors: {key}.")
+        assert f"wrong shape: {key} is" in complaint(layout, {**weights, key: misshapen})
+        assert complaint(layout, {**weights, f"{key}_": weights[key]}).endswith(f"unknown tensors: {key}_.")
 
 
-def test_released_vae_size() -> None:
-    with torch.device("meta"):
-        model = VideoVae(MODELS["seedvr2-3b"].vae)
-    shapes = {official_name(key, VAE_RULES): tuple(p.shape) for key, p in model.named_parameters()}
-    assert len(shapes) == 250
-    assert sum(p.numel() for p in model.parameters()) == 250_648_227
-    assert shapes["decoder.up_blocks.1.upsamplers.0.upscale_conv.weight"] == (4096, 512, 1, 1, 1)
-    assert shapes["decoder.mid_block.attentions.0.to_out.0.bias"] == (512,)
+def complaint(layout: Layout, weights: Tensors) -> str:
+    with pytest.raises(RestorationError) as caught:
+        layout.check(weights, source="x")
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+    return caught.value.message
 
 
 @pytest.mark.parametrize(
