@@ -66,6 +66,10 @@ e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse,
 	$(PYTEST) tests/e2e/cluster --junitxml=$(REPORTS)/e2e-cluster.xml
 	$(PYTEST) tests/e2e --ignore=tests/e2e/cluster --junitxml=$(REPORTS)/e2e.xml
 
+.PHONY: soak
+soak: test-tools ## The expensive proofs in full (hours): scenes of every length in segments
+	VR_TEST_SCENES=1200 $(PYTEST) tests/model/test_streaming.py -n 2
+
 # ---- generated files
 
 .PHONY: crds

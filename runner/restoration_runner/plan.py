@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt
 
 from restoration_api.base import canonical_json
@@ -239,8 +240,10 @@ def scene_works(scene: Scene, grid: Grid) -> Iterator[SegmentWork]:
 
 def segment_works(plan: Plan, segment: Segment) -> tuple[SegmentWork, ...]:
     """What to compute for one segment of the plan: one work order for each of its runs."""
-    works = []
-    for run in segment.runs:
-        parts = list(scene_works(plan.scenes[run.scene], plan.grid))
-        works.append(parts[run.part])
-    return tuple(works)
+    return tuple(_parts(plan.scenes[run.scene], plan.grid)[run.part] for run in segment.runs)
+
+
+@lru_cache(maxsize=2)
+def _parts(scene: Scene, grid: Grid) -> tuple[SegmentWork, ...]:
+    """Kept, because a film without a cut has thousands of parts, and is asked for one after the other."""
+    return tuple(scene_works(scene, grid))

@@ -65,34 +65,9 @@ def run(
     return torch.stack(frames)
 
 
-@pytest.mark.parametrize(
-    ("frames", "window", "overlap", "k"),
-    [
-        (1, 3, 1, 1),
-        (2, 3, 1, 1),
-        (6, 3, 1, 1),
-        (30, 3, 1, 1),
-        (30, 3, 1, 2),
-        (33, 2, 0, 3),
-        (50, 5, 2, 1),
-        (165, 4, 1, 7),
-    ],
-)
-def test_segments_with_full_warmup_equal_one_segment(
-    restorer: Restorer, frames: int, window: int, overlap: int, k: int
-) -> None:
-    video = scene(frames)
-    whole, *none = segments(frames, window=window, overlap=overlap, k=10_000, e=0, d=0)
-    assert none == []
-    parts = segments(frames, window=window, overlap=overlap, k=k, e=EXACT_ENCODER, d=EXACT_DECODER)
-    expected = run(restorer, whole, video)
-    actual = torch.cat([run(restorer, work, video) for work in parts])
-    assert (actual - expected).abs().max() < 1e-5
-
-
 @pytest.mark.parametrize(("warm", "cold"), [((28, 1), (1, 1)), ((28, 4), (28, 1))], ids=["encoder", "decoder"])
 def test_without_warmup_the_border_shows(restorer: Restorer, warm: tuple[int, int], cold: tuple[int, int]) -> None:
-    """Both warm-ups matter here; otherwise the test above would prove nothing about indices."""
+    """Both warm-ups matter here; otherwise `test_streaming.py` would prove nothing about indices."""
     video = scene(81)
     with_it, without = (run(restorer, segments(81, k=4, e=e, d=d)[1], video) for e, d in (warm, cold))
     assert (with_it - without).abs().max() > 1e-3

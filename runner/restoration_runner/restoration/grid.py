@@ -6,6 +6,7 @@ commit and resume. Windows at a segment border are computed by both neighbours; 
 warm-up before the first one that counts.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -118,7 +119,11 @@ def scene_segments(
         first = windows[border].start
         stop = windows[borders[number + 1]].start if number + 1 < len(borders) else latents
         decode_from = max(0, first - decoder_warmup)
-        needed = [i for i, w in enumerate(windows) if w.stop > decode_from and w.start < stop]
+        # The windows that intersect [decode_from, stop): starts and stops both increase.
+        needed = range(
+            bisect_right(windows, decode_from, key=lambda window: window.stop),
+            bisect_left(windows, stop, key=lambda window: window.start),
+        )
         encode_latent = max(0, windows[needed[0]].start - encoder_warmup)
         first_frame = 0 if first == 0 else TEMPORAL_STRIDE * first - 3
         # A decoder that starts inside the scene takes its first latent for an image: one frame instead of four.
@@ -130,7 +135,7 @@ def scene_segments(
             first_frame=first_frame,
             last_frame=frames - 1 if stop == latents else TEMPORAL_STRIDE * (stop - 1),
             scene_windows=windows,
-            needed=range(needed[0], needed[-1] + 1),
+            needed=needed,
             encode_from=TEMPORAL_STRIDE * encode_latent,
             encode_to=min(frames - 1, TEMPORAL_STRIDE * (windows[needed[-1]].stop - 1)),
             decode_from=decode_from,
