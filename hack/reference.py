@@ -43,8 +43,14 @@ def api_reference() -> str:
 
 def failure_classes() -> str:
     """The page with every class of failure."""
-    rows = [f"| `{row.reason}` | {row.exit_code or '–'} | {row.meaning} | {_next(row)} |" for row in FAILURES.values()]
-    head = ["| Reason | Exit | What happened | What the operator does |", "| --- | --- | --- | --- |"]
+    rows = [
+        f"| `{row.reason}` | {row.exit_code or '–'} | {row.meaning} | {_next(row)} | {row.remedy} |"
+        for row in FAILURES.values()
+    ]
+    head = [
+        "| Reason | Exit | What happened | What the operator does | What you can do |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     return "\n".join([_FAILURES_HEAD, *head, *rows, ""])
 
 

@@ -63,6 +63,7 @@ class FailureClass:
 
     exit_code: the runner's own word; None where the operator decides from what it sees of pod and Job.
     permanent: no second try can help, so the Job ends at once (`FailJob`) and the restoration with it.
+    remedy: what its reader can do about it.
     most_retries: a cap of its own, below the budget's.
     """
 
@@ -70,6 +71,7 @@ class FailureClass:
     exit_code: int | None
     budget: Budget
     meaning: str
+    remedy: str
     most_retries: int | None = None
 
     @property
@@ -81,73 +83,155 @@ FAILURES: dict[FailureReason, FailureClass] = {
     row.reason: row
     for row in (
         FailureClass(
-            FailureReason.INVALID_INPUT, 10, Budget.NONE, "unreadable, no video stream, no frames, unsupported codec"
+            FailureReason.INVALID_INPUT,
+            10,
+            Budget.NONE,
+            "unreadable, no video stream, no frames, unsupported codec",
+            "give a file that ffprobe can read and that has a video stream",
         ),
         FailureClass(
             FailureReason.INVALID_PARAMETERS,
             11,
             Budget.NONE,
             "a combination the runner cannot serve exactly, or a request it must not read",
+            "change what the message names, in a new VideoRestoration",
         ),
-        FailureClass(FailureReason.INPUT_NOT_FOUND, 12, Budget.NONE, "no such object or bucket"),
-        FailureClass(FailureReason.ACCESS_DENIED, 13, Budget.NONE, "the credentials may not read or write that"),
+        FailureClass(
+            FailureReason.INPUT_NOT_FOUND,
+            12,
+            Budget.NONE,
+            "no such object or bucket",
+            "check input.uri and the endpoint of its storage entry",
+        ),
+        FailureClass(
+            FailureReason.ACCESS_DENIED,
+            13,
+            Budget.NONE,
+            "the credentials may not read or write that",
+            "give the storage entry's credentials that right",
+        ),
         FailureClass(
             FailureReason.OUTPUT_CONFLICT,
             14,
             Budget.NONE,
             "an object that is not ours lies at the output, and overwrite forbids to replace it",
+            "choose another output.uri, or another output.overwrite",
         ),
         FailureClass(
             FailureReason.INSUFFICIENT_GPU_MEMORY,
             15,
             Budget.NONE,
             "still out of memory at the smallest exact configuration",
+            "use a smaller target or chunk.frames, or a profile with a larger GPU",
         ),
         FailureClass(
             FailureReason.INPUT_CHANGED,
             16,
             Budget.NONE,
             "the input is not the one that was pinned, or changed while it was read",
+            "leave the input alone while it is read, or correct its pin",
         ),
-        FailureClass(FailureReason.MODEL_INVALID, 17, Budget.NONE, "wrong digest, missing or unknown tensors, pickle"),
-        FailureClass(FailureReason.GPU_FAULT, 20, Budget.RETRIES, "the GPU or its driver failed; tried elsewhere"),
+        FailureClass(
+            FailureReason.MODEL_INVALID,
+            17,
+            Budget.NONE,
+            "wrong digest, missing or unknown tensors, pickle",
+            "correct model.digest or model.source of the profile",
+        ),
+        FailureClass(
+            FailureReason.GPU_FAULT,
+            20,
+            Budget.RETRIES,
+            "the GPU or its driver failed; tried elsewhere",
+            "have the node's GPU looked at",
+        ),
         FailureClass(
             FailureReason.STORAGE_ERROR,
             21,
             Budget.RETRIES,
             "object storage failed or timed out after the client's own retries",
+            "check endpoint, network and health of the object storage",
         ),
-        FailureClass(FailureReason.MODEL_UNAVAILABLE, 22, Budget.RETRIES, "hub, registry or network down"),
+        FailureClass(
+            FailureReason.MODEL_UNAVAILABLE,
+            22,
+            Budget.RETRIES,
+            "hub, registry or network down",
+            "check model.source of the profile and the way to it",
+        ),
         FailureClass(
             FailureReason.VERIFICATION_FAILED,
             23,
             Budget.RETRIES,
             "the file is not what was planned: frames, timestamps, streams, hash",
+            "report it with the manifest: twice in a row is a defect",
             1,
         ),
-        FailureClass(FailureReason.HOST_OUT_OF_MEMORY, None, Budget.RETRIES, "the container was OOMKilled", 1),
         FailureClass(
-            FailureReason.PREEMPTED, None, Budget.DISRUPTIONS, "a more important pod or the queue took the place"
+            FailureReason.HOST_OUT_OF_MEMORY,
+            None,
+            Budget.RETRIES,
+            "the container was OOMKilled",
+            "raise resources.limits.memory of the profile",
+            1,
         ),
-        FailureClass(FailureReason.EVICTED, None, Budget.DISRUPTIONS, "the node evicted the pod"),
-        FailureClass(FailureReason.NODE_SHUTDOWN, None, Budget.DISRUPTIONS, "the node was shut down"),
-        FailureClass(FailureReason.NODE_LOST, None, Budget.DISRUPTIONS, "the node stopped answering"),
         FailureClass(
-            FailureReason.POD_DELETED, None, Budget.DISRUPTIONS, "the pod or its Job was deleted by somebody else"
+            FailureReason.PREEMPTED,
+            None,
+            Budget.DISRUPTIONS,
+            "a more important pod or the queue took the place",
+            "nothing; a higher priority makes it rarer",
+        ),
+        FailureClass(
+            FailureReason.EVICTED,
+            None,
+            Budget.DISRUPTIONS,
+            "the node evicted the pod",
+            "nothing; if it goes on, see the events of the node",
+        ),
+        FailureClass(FailureReason.NODE_SHUTDOWN, None, Budget.DISRUPTIONS, "the node was shut down", "nothing"),
+        FailureClass(
+            FailureReason.NODE_LOST,
+            None,
+            Budget.DISRUPTIONS,
+            "the node stopped answering",
+            "repair the node, or delete its Node object",
+        ),
+        FailureClass(
+            FailureReason.POD_DELETED,
+            None,
+            Budget.DISRUPTIONS,
+            "the pod or its Job was deleted by somebody else",
+            "nothing",
         ),
         FailureClass(
             FailureReason.STARTUP_FAILURE,
             None,
             Budget.INFRASTRUCTURE,
             "the node refused the pod before its container started",
+            "look at kubelet and device plugin of the node",
         ),
         FailureClass(
-            FailureReason.DEADLINE_EXCEEDED, None, Budget.NONE, "activeDeadlineSeconds of running time are used up"
+            FailureReason.DEADLINE_EXCEEDED,
+            None,
+            Budget.NONE,
+            "activeDeadlineSeconds of running time are used up",
+            "a new VideoRestoration with a longer deadline goes on from the finished segments",
         ),
         FailureClass(
-            FailureReason.SNAPSHOT_TAMPERED, None, Budget.NONE, "the profile snapshot was changed and cannot be rebuilt"
+            FailureReason.SNAPSHOT_TAMPERED,
+            None,
+            Budget.NONE,
+            "the profile snapshot was changed and cannot be rebuilt",
+            "create the restoration again",
         ),
-        FailureClass(FailureReason.UNKNOWN, None, Budget.RETRIES, "anything else; the message is the end of the log"),
+        FailureClass(
+            FailureReason.UNKNOWN,
+            None,
+            Budget.RETRIES,
+            "anything else; the message is the end of the log",
+            "see the message and the log of the Job",
+        ),
     )
 }
 

@@ -49,14 +49,15 @@ class Kubelet:
 
     # What a test lets happen.
 
-    async def pod(self, namespace: str, *, execution: int = 1) -> Json:
-        """The newest pod of an execution, once the scheduler has placed it."""
+    async def pod(self, namespace: str, *, execution: int = 1, uid: str | None = None) -> Json:
+        """The newest pod of an execution (of the restoration with this uid), once the scheduler has placed it."""
 
         async def placed() -> Json | None:
             found = [
                 pod
                 for pod in await self._api.pods(namespace)
                 if pod["metadata"]["labels"].get("videorestoration.dev/execution") == str(execution)
+                and uid in (None, pod["metadata"]["labels"].get("videorestoration.dev/uid"))
                 and pod["spec"].get("nodeName")
             ]
             return max(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)

@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from restoration_api.outcome import EXIT_CODES, EXIT_INTERRUPTED, FAILURES, FailureReason, Outcome, Result
+from restoration_api.outcome import EXIT_CODES, EXIT_INTERRUPTED, FAILURES, Budget, FailureReason, Outcome, Result
 from restoration_operator.decide.types import Ending
 from restoration_operator.views import JobEnd, JobView, PodView, Terminated
 
@@ -174,7 +174,10 @@ _RULES: tuple[Callable[[Evidence], FailureReason | None], ...] = (
 
 
 def _message(reason: FailureReason, evidence: Evidence, outcome: Outcome | None, job: JobView | None) -> str:
-    """The runner's sentence; else what the row of the table means, followed by whatever Kubernetes or the log says."""
+    """The runner's sentence; else the row of the table, followed by whatever Kubernetes or the log says.
+
+    A disruption needs nobody: another execution follows.
+    """
     if outcome is not None and outcome.result is Result.FAILED and outcome.message:
         return outcome.message
     pod, container = evidence.pod, evidence.container
@@ -183,5 +186,7 @@ def _message(reason: FailureReason, evidence: Evidence, outcome: Outcome | None,
     details = log_end or (pod.message if pod else "") or (job_message if pod is None else "")
     where = f"pod {pod.name}" if pod else f"Job {job.name}" if job else "the Job"
     code = f", exit code {evidence.exit_code}" if evidence.exit_code is not None else ""
-    opening = "ended without a report" if reason is FailureReason.UNKNOWN else FAILURES[reason].meaning
-    return f"{where}: {opening}{code}" + (f": {details}" if details else "")
+    row = FAILURES[reason]
+    opening = "ended without a report" if reason is FailureReason.UNKNOWN else row.meaning
+    advice = f"; {row.remedy}" if row.budget is not Budget.DISRUPTIONS else ""
+    return f"{where}: {opening}{code}{advice}" + (f": {details}" if details else "")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
-from restoration_api.outcome import FailureReason
+from restoration_api.outcome import FAILURES, FailureReason
 from restoration_api.resources import ConditionType, Phase, ProfileSpec, VideoRestorationStatus
 from restoration_api.resources.status import Worker
 from restoration_operator.build.job import Plan, build_job
@@ -48,10 +48,7 @@ from restoration_operator.views import PodView
 
 LOOK_AT_NODE_AGAIN: Final = timedelta(seconds=30)
 
-_USED_UP: Final = (
-    "activeDeadlineSeconds of running time are used up; finished segments are kept, so a new VideoRestoration with the "
-    "same spec and a longer deadline goes on from them"
-)
+_USED_UP: Final = "{0.meaning}; {0.remedy}".format(FAILURES[FailureReason.DEADLINE_EXCEEDED])
 
 OUR_NAME: Final = "videorestoration.dev/operator"
 """Value of `spec.managedBy` under which this operator acts; unset means the same."""

@@ -6,7 +6,6 @@ One operator serves all of these tests; the last one compares what it asked for 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,7 @@ from tests.builders.live_api import GROUP_PATH, ApiServer, Json, RefusedError, c
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.resources import make_profile
 
-from restoration_api.outcome import EXIT_CODES, FAILURES, Budget, FailureReason
-
 pytestmark = [pytest.mark.xdist_group("operator"), pytest.mark.usefixtures("shared_operator")]
-R = FailureReason
 RARELY_USED = {("videorestoration.dev", "videorestorations", "get")}
 """After a conflict, which these tests do not force (`test_faults` does), and when a listing lacks a restoration."""
 
@@ -45,43 +41,6 @@ async def running(api: ApiServer, kubelet: Kubelet, namespace: str, changes: dic
 
 SOON = {"retryPolicy": {"backoffSeconds": 1}}
 """For tests that go on to the next execution."""
-FINAL = [(code, reason) for code, reason in EXIT_CODES.items() if FAILURES[reason].permanent]
-
-
-def said(reason: FailureReason, text: str) -> dict[str, Any]:
-    """The runner ends with the exit code of a class and a report."""
-    return {"exit_code": FAILURES[reason].exit_code, "message": outcomes.failed(reason, text)}
-
-
-AGAIN: dict[str, tuple[dict[str, Any], FailureReason, str]] = {
-    "GPU fault": (said(R.GPU_FAULT, "Xid 79"), R.GPU_FAULT, "Xid 79"),
-    "storage": (said(R.STORAGE_ERROR, "503 from s3"), R.STORAGE_ERROR, "503 from s3"),
-    "model": (said(R.MODEL_UNAVAILABLE, "no hub"), R.MODEL_UNAVAILABLE, "no hub"),
-    "bad file": (said(R.VERIFICATION_FAILED, "59 of 60"), R.VERIFICATION_FAILED, "59 of 60"),
-    "out of memory": ({"exit_code": 137, "reason": "OOMKilled"}, R.HOST_OUT_OF_MEMORY, "OOMKilled"),
-    "killed by hand": ({"exit_code": 137}, R.UNKNOWN, "137"),
-    "unforeseen": ({"exit_code": 1, "message": "Traceback\nValueError: boom"}, R.UNKNOWN, "ValueError: boom"),
-    "terminated": ({"exit_code": 143}, R.POD_DELETED, "143"),
-    "shut down": ({"exit_code": 143, "pod_reason": "Terminated"}, R.NODE_SHUTDOWN, "shut down"),
-}
-COUNTERS = {
-    Budget.RETRIES: "retries",
-    Budget.INFRASTRUCTURE: "infrastructureRetries",
-    Budget.DISRUPTIONS: "disruptions",
-}
-
-
-async def first_failure(api: ApiServer, namespace: str) -> Json:
-    """The restoration once its first execution is closed."""
-
-    async def closed() -> Json | None:
-        body = await api.restoration(namespace)
-        history = body["status"].get("attemptHistory", ())
-        return body if history and "endTime" in history[0] else None
-
-    body = await eventually(closed, what="the first execution is closed")
-    assert body is not None
-    return body
 
 
 async def second_try(api: ApiServer, kubelet: Kubelet, namespace: str) -> Json:
@@ -111,79 +70,6 @@ def counted(body: Json) -> dict[str, int]:
     """The budgets that something was taken from."""
     counters = body["status"]["attempts"]
     return {name: counters[name] for name in ("retries", "infrastructureRetries", "disruptions") if counters[name]}
-
-
-@pytest.mark.parametrize(("code", "reason"), FINAL, ids=[reason for _, reason in FINAL])
-async def test_no_other_try_would_help(
-    api: ApiServer, kubelet: Kubelet, namespace: str, code: int, reason: FailureReason
-) -> None:
-    pod = await running(api, kubelet, namespace)
-    await kubelet.end(pod, code, outcomes.failed(reason, f"a sentence about {reason}"))
-    body = await api.finished(namespace)
-    assert condition(body, "Succeeded") == ("False", reason)
-    assert condition(body, "Stalled") == ("True", reason)
-    assert body["status"]["attemptHistory"][0]["message"] == f"a sentence about {reason}"
-    assert counted(body) == {}
-    [job] = await api.jobs(namespace)
-    assert job["status"]["conditions"][-1]["reason"] == "PodFailurePolicy", "the Job itself knows that this is final"
-    await api.job_ttl(namespace, 3600)
-
-
-@pytest.mark.parametrize(("end", "reason", "message"), AGAIN.values(), ids=AGAIN.keys())
-async def test_another_try_may_help(
-    api: ApiServer, kubelet: Kubelet, namespace: str, end: dict[str, Any], reason: FailureReason, message: str
-) -> None:
-    pod = await running(api, kubelet, namespace, SOON)
-    await kubelet.end(pod, **end)
-    body = await first_failure(api, namespace)
-    assert body["status"]["attemptHistory"][0]["reason"] == reason
-    assert message in body["status"]["attemptHistory"][0]["message"]
-    assert counted(body) == {COUNTERS[FAILURES[reason].budget]: 1}
-    if reason is R.GPU_FAULT:
-        job = await second_job(api, namespace)
-        assert kubelet.node in json.dumps(job["spec"]["template"]["spec"]["affinity"])
-        waiting = await api.until(namespace, "Scheduled", "Unschedulable")
-        assert waiting["status"]["attemptHistory"][1]["excludedNodes"] == [kubelet.node]
-        return
-    body = await second_try(api, kubelet, namespace)
-    hint = body["status"]["attemptHistory"][1].get("memoryHintMiB")
-    assert (hint is not None) is (reason is R.HOST_OUT_OF_MEMORY)
-
-
-async def test_what_is_seen_between_two_executions(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
-    pod = await running(api, kubelet, namespace, {"retryPolicy": {"backoffSeconds": 600, "maxBackoffSeconds": 600}})
-    await kubelet.end(pod, 21, outcomes.failed(R.STORAGE_ERROR, "503 from s3"))
-    body = await api.until(namespace, "Scheduled", "BackingOff")
-    assert body["status"]["phase"] == "Retrying"
-    assert condition(body, "Finished") == ("False", "InProgress")
-    message = next(item["message"] for item in body["status"]["conditions"] if item["type"] == "Scheduled")
-    assert re.fullmatch(
-        r"execution 2 starts at \S+Z \(1 of 3 retries\); execution 1 ended with StorageError: .*", message
-    )
-    await api.job_ttl(namespace, 3600)
-
-
-async def test_the_budget_is_used_up(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
-    pod = await running(api, kubelet, namespace, {"retryPolicy": {"backoffSeconds": 1, "maxRetries": 1}})
-    await kubelet.end(pod, 1, "boom")
-    pod = await kubelet.pod(namespace, execution=2)
-    await kubelet.start(pod)
-    await kubelet.end(pod, 1, "boom again")
-    body = await api.finished(namespace)
-    assert condition(body, "Succeeded") == ("False", "RetriesExhausted")
-    message = next(item["message"] for item in body["status"]["conditions"] if item["type"] == "Succeeded")
-    assert "maxRetries=1" in message
-    assert "Unknown" in message
-    assert "boom again" in message
-    assert counted(body) == {"retries": 1}
-
-
-async def test_the_deadline_ends_it(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
-    pod = await running(api, kubelet, namespace, SOON)
-    await kubelet.end(pod, 143, pod_reason="DeadlineExceeded")
-    body = await api.finished(namespace)
-    assert condition(body, "Succeeded") == ("False", "DeadlineExceeded")
-    assert "activeDeadlineSeconds" in body["status"]["attemptHistory"][0]["message"]
 
 
 async def test_a_node_refuses_the_pod(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:

@@ -75,9 +75,13 @@ def test_every_class_that_an_execution_can_end_with_has_a_row() -> None:
             pod(ended(10, outcomes.failed(R.INVALID_INPUT, "s3://a/b has no video stream"))),
             "s3://a/b has no video stream",
         ),
-        (pod(ended(1, "line 1\nTraceback: boom\n")), "exit code 1: line 1\nTraceback: boom"),
+        (
+            pod(ended(1, "line 1\nTraceback: boom\n")),
+            "exit code 1; see the message and the log of the Job: line 1\nTraceback: boom",
+        ),
         (pod(None, phase="Failed", reason="OutOfcpu", message="Node didn't have enough cpu"), "didn't have enough cpu"),
         (None, "deleted by somebody else"),
+        (pod(ended(137, reason="OOMKilled")), "OOMKilled, exit code 137; raise resources.limits.memory"),
     ],
 )
 def test_the_message_says_what_is_known(last: PodView | None, part: str) -> None:
