@@ -15,6 +15,8 @@ ROLE_LABEL = "videorestoration.dev/role"
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 """Both set on every pod by the Job controller; they outlive an orphaning delete of the Job, the owner does not."""
+START_DEADLINE_ANNOTATION = "videorestoration.dev/start-deadline-seconds"
+"""On a Job: the profile's default when the restoration was accepted."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "vr-operator"
 """Value of the managed-by label, and the field manager of every status apply."""
@@ -62,6 +64,8 @@ class JobView:
     memory_hint_mib: int | None = None
     excluded_nodes: tuple[str, ...] = ()
     """These three differ from one execution to the next, and are copied into its record."""
+    start_deadline_seconds: int | None = None
+    """The profile's default; what the restoration says itself comes first."""
 
     @classmethod
     def of(cls, job: Json) -> Self:
@@ -84,6 +88,7 @@ class JobView:
             active_deadline_seconds=pod.get("activeDeadlineSeconds"),
             memory_hint_mib=_memory_hint_mib(pod),
             excluded_nodes=tuple(_excluded_nodes(pod)),
+            start_deadline_seconds=_number((meta.get("annotations") or {}).get(START_DEADLINE_ANNOTATION)) or None,
         )
 
     @property
@@ -235,7 +240,7 @@ def _memory_hint_mib(pod: Json) -> int | None:
     for container in pod.get("containers") or ():
         for argument in container.get("args") or () if container.get("name") == RUNNER_CONTAINER else ():
             if argument.startswith(MEMORY_HINT_ARGUMENT):
-                return int(argument.removeprefix(MEMORY_HINT_ARGUMENT))
+                return _number(argument.removeprefix(MEMORY_HINT_ARGUMENT)) or None
     return None
 
 
@@ -244,7 +249,7 @@ def _excluded_nodes(pod: Json) -> Iterator[str]:
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
     for term in required.get("nodeSelectorTerms") or ():
         for field in term.get("matchFields") or ():
-            if field.get("operator") == "NotIn":
+            if (field.get("key"), field.get("operator")) == ("metadata.name", "NotIn"):
                 yield from field.get("values") or ()
 
 

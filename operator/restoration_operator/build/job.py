@@ -16,7 +16,14 @@ from restoration_operator.build.owner import labels, owner_reference
 from restoration_operator.build.patch import strategic_merge
 from restoration_operator.build.request import MODEL_FOLDER, storage_in_use
 from restoration_operator.build.snapshot import REQUEST_KEY
-from restoration_operator.views import EXECUTION_LABEL, MEMORY_HINT_ARGUMENT, ROLE_LABEL, RUNNER_CONTAINER, UID_LABEL
+from restoration_operator.views import (
+    EXECUTION_LABEL,
+    MEMORY_HINT_ARGUMENT,
+    ROLE_LABEL,
+    RUNNER_CONTAINER,
+    START_DEADLINE_ANNOTATION,
+    UID_LABEL,
+)
 
 Json = dict[str, Any]
 
@@ -79,10 +86,11 @@ def build_job(plan: Plan) -> Json:
                 **{key: meta.labels[key] for key in QUEUE_LABELS if key in meta.labels},
                 **_own_labels(plan),
             },
-            # Labels stop at 63 characters and the cache key is known to the runner only: hence these two.
+            # Labels stop at 63 characters and the cache key is known to the runner only: hence the first two.
             "annotations": {
                 "videorestoration.dev/name": meta.name,
                 "videorestoration.dev/request-hash": plan.request_hash,
+                **_start_deadline(plan.profile),
             },
             "ownerReferences": [owner_reference(plan.restoration)],
         },
@@ -99,6 +107,12 @@ def build_job(plan: Plan) -> Json:
             },
         },
     }
+
+
+def _start_deadline(profile: ProfileSpec) -> Json:
+    """The profile may change while the Job waits; what was agreed on stays."""
+    seconds = profile.defaults.start_deadline_seconds if profile.defaults else None
+    return {} if seconds is None else {START_DEADLINE_ANNOTATION: str(seconds)}
 
 
 def _failure_rules() -> list[Json]:

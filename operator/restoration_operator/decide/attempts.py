@@ -19,6 +19,8 @@ from restoration_operator.views import JobView
 
 HISTORY_ENTRIES: Final = 10
 MESSAGE_CHARACTERS: Final = 1024
+MOST_EXCLUDED_NODES: Final = 16
+"""These three are what the schema holds; an administrator's `specPatch` may exclude more nodes."""
 SUSPENDED: Final = "Suspended"
 """Reason of an entry whose Job the operator ended because the user suspended the restoration."""
 
@@ -39,7 +41,7 @@ def begin(status: VideoRestorationStatus, number: int, job: JobView) -> VideoRes
         job_name=job.name,
         active_deadline_seconds=job.active_deadline_seconds,
         memory_hint_mib=job.memory_hint_mib,
-        excluded_nodes=job.excluded_nodes or None,
+        excluded_nodes=job.excluded_nodes[:MOST_EXCLUDED_NODES] or None,
     )
 
 

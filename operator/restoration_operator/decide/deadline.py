@@ -27,12 +27,9 @@ def active_seconds_left(spec: VideoRestorationSpec, profile: ProfileSpec, status
     return whole - status.attempts.running_seconds
 
 
-def start_deadline(
-    spec: VideoRestorationSpec, profile: ProfileSpec | None, status: VideoRestorationStatus, job: JobView
-) -> datetime | None:
+def start_deadline(spec: VideoRestorationSpec, status: VideoRestorationStatus, job: JobView) -> datetime | None:
     """When the first pod must run; None without a deadline, or once one has run."""
-    default = profile.defaults.start_deadline_seconds if profile and profile.defaults else None
-    seconds = spec.start_deadline_seconds or default
+    seconds = spec.start_deadline_seconds or job.start_deadline_seconds
     began = job.started or job.created
     if seconds is None or began is None or status.start_time is not None or job.suspended:
         return None

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
 from restoration_api.outcome import FAILURES, FailureReason
-from restoration_api.resources import ConditionType, Phase, ProfileSpec, VideoRestorationStatus
+from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
 from restoration_api.resources.status import Worker
 from restoration_operator.build.job import Plan, build_job
 from restoration_operator.build.names import job_name
@@ -218,7 +218,7 @@ def _limits(seen: Observation, active: execution.Active, placed: placement.Place
         if overdue is not None and now >= overdue:
             return Limits(ending=failure(FailureReason.DEADLINE_EXCEEDED, _USED_UP))
         return Limits(wake_at=overdue)
-    due = deadline.start_deadline(spec, _live_spec(seen), status, active.job)
+    due = deadline.start_deadline(spec, status, active.job)
     if due is not None and now >= due:
         message = f"no pod ran before the start deadline: {placed.scheduled.message or placed.scheduled.reason}"
         return Limits(ending=failure(deadline.START_DEADLINE_EXCEEDED, message))
@@ -271,10 +271,6 @@ def _wait(seen: Observation, now: datetime) -> Decision:
     """Something is going away; its last words are awaited."""
     pod = execution.newest(pod for pod in seen.pods if not pod.terminal)
     return Decision(status=report(seen, between.pending(seen), now), wake_at=_lost_at(seen, pod, now))
-
-
-def _live_spec(seen: Observation) -> ProfileSpec | None:
-    return seen.profile.spec if isinstance(seen.profile, Profile) else None
 
 
 def _lost_at(seen: Observation, pod: PodView | None, now: datetime) -> datetime | None:

@@ -19,9 +19,6 @@ HINT_SHARE: Final = 0.5
 HINT_WITHOUT_LIMIT_MIB: Final = 2048
 """Where the profile sets no limit: the pod was killed by a limit of its namespace or for the node's sake."""
 
-MOST_EXCLUDED_NODES: Final = 16
-"""As many as the record of an execution holds."""
-
 PATIENCE: Final = timedelta(minutes=10)
 """How long another node is waited for: an autoscaler needs some minutes for one. A faulty GPU that works again is worth
 more than a perfect one that never comes."""
@@ -65,7 +62,7 @@ def _excluded_nodes(status: VideoRestorationStatus, number: int) -> tuple[str, .
     if last is None or last.reason != FailureReason.GPU_FAULT or last.node_name is None:
         return ()
     nodes = dict.fromkeys((*(last.excluded_nodes or ()), last.node_name))
-    return tuple(nodes)[-MOST_EXCLUDED_NODES:]
+    return tuple(nodes)[-attempts.MOST_EXCLUDED_NODES :]
 
 
 def _memory_hint_mib(status: VideoRestorationStatus, profile: ProfileSpec) -> int | None:

@@ -226,6 +226,19 @@ class TestFollow:
         assert condition(seen, "Scheduled") == ("False", "StartDeadlineExceeded")
         assert "0/3 nodes are available" in seen.restoration.status.attempt_history[0].message  # type: ignore[operator]
 
+    def test_start_deadline_of_the_profile_as_it_was(self) -> None:
+        """Its Job carries it: what an administrator changes later concerns later restorations."""
+        agreed = profile({"defaults": {"startDeadlineSeconds": 100}})
+        _, decision = settle(observe(restoration(), profile=agreed), at(1))
+        [manifest] = [action.manifest for action in decision.actions if isinstance(action, CreateJob)]
+        assert manifest["metadata"]["annotations"]["videorestoration.dev/start-deadline-seconds"] == "100"
+        waiting_pod = pod(scheduled=False, node=None, taken=None)
+        seen = observe(started(), jobs=[job(start_deadline_seconds=100)], pods=[waiting_pod])
+        seen, decision = settle(seen, at(101))
+        assert decision.wake_at == at(102)
+        seen, _ = settle(seen, at(102))
+        assert condition(seen, "Succeeded") == ("False", "StartDeadlineExceeded")
+
     def test_a_lower_number_ends(self) -> None:
         stray = job(1, uid="stray")
         _, decision = settle(observe(second_execution(), jobs=[stray, job(2, started=at(99))]), at(100))
