@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic.fields import FieldInfo
 
 from restoration_operator import metrics
+from restoration_operator.decide.announcements import REASONS
 from restoration_operator.settings import Settings, environment_variable, flag
 
 _HEAD = """# Operator reference
@@ -36,9 +37,18 @@ At `/metrics`, besides those of Python and the process. No label holds the name 
 | --- | --- | --- | --- |"""
 
 
+_EVENTS = """## Events
+
+`kubectl describe vr NAME` shows them. They are posted after the status is stored that they tell of, and one that
+happens again counts up. Programs should read conditions: an Event may be lost, and is deleted after an hour.
+
+| Reason | Type | Meaning |
+| --- | --- | --- |"""
+
+
 def operator_reference() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, _SETTINGS, *_settings(), "", _METRICS, *_metrics(), ""])
+    return "\n".join([_HEAD, _SETTINGS, *_settings(), "", _METRICS, *_metrics(), "", _EVENTS, *_events(), ""])
 
 
 def _settings() -> Iterator[str]:
@@ -83,6 +93,11 @@ def _metrics() -> Iterator[str]:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(f"`{label}`" for label in metric._labelnames)
         yield f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+
+
+def _events() -> Iterator[str]:
+    for reason, kind in REASONS.items():
+        yield f"| `{reason}` | {kind.type} | {_cell(kind.meaning)} |"
 
 
 def documented_metrics() -> list[MetricWrapperBase]:

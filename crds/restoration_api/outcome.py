@@ -253,17 +253,23 @@ class Stage(StrEnum):
     UPLOADING = "Uploading"
 
 
+LARGEST_COUNT = 2**31 - 1
+"""What every reader of the status can hold; as frames, two years of 30 a second."""
+
+
 class Progress(VersionedContract):
     """One answer of `GET /progress`."""
 
     execution: int = Field(ge=1)
+    restoration_uid: str | None = Field(default=None, max_length=64)
+    """Uid of the restoration it works on: addresses are given out again, and then another runner answers."""
     stage: Stage
-    frames_done: int = Field(default=0, ge=0)
+    frames_done: int = Field(default=0, ge=0, le=LARGEST_COUNT)
     """Frames in finished segments plus those already restored of the current one."""
-    frames_total: int | None = Field(default=None, ge=0)
-    segments_done: int = Field(default=0, ge=0)
-    segments_total: int | None = Field(default=None, ge=0)
-    milli_frames_per_second: int | None = Field(default=None, ge=0)
+    frames_total: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
+    segments_done: int = Field(default=0, ge=0, le=LARGEST_COUNT)
+    segments_total: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
+    milli_frames_per_second: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
     remaining_milliseconds: int | None = Field(default=None, ge=0)
     gpu: str | None = Field(default=None, max_length=128)
     updated_at: datetime

@@ -20,6 +20,7 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
     (core)                pods                          list watch
     (core)                configmaps                    get create
     (core)                events                        list
+    events.k8s.io         events                        create patch
     (core)                nodes                         get                  cluster-wide, optional
     coordination.k8s.io   leases                        get create update    own namespace
 
@@ -42,6 +43,7 @@ from kubernetes.aio import client, config
 
 from restoration_api.resources import API_VERSION, ClusterRestorationProfile, RestorationProfile, VideoRestoration
 from restoration_operator import metrics
+from restoration_operator.decide.explanation import explain
 from restoration_operator.decide.types import Propagation
 from restoration_operator.views import MANAGED_BY_LABEL, MANAGER, UID_LABEL, JobView, Listing, WarningEvent
 
@@ -50,6 +52,7 @@ Json = dict[str, Any]
 OURS: Final = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Label selector of the Jobs and pods that the operator watches."""
 CRD_PATH: Final = f"/apis/{API_VERSION}"
+EVENTS_PATH: Final = "/apis/events.k8s.io/v1"
 PAGE_OBJECTS: Final = 500
 IN_A_POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 REJECTIONS: Final = (400, 403, 405, 413, 422)
@@ -147,11 +150,11 @@ class Cluster:
         return await self._get(f"/api/v1/namespaces/{quote(namespace)}/configmaps/{quote(name)}")
 
     async def newest_warning(self, namespace: str, uid: str, now: datetime) -> WarningEvent:
-        """The newest core Event of type Warning about one object."""
-        query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": PAGE_OBJECTS}
+        """What the core Events about one object say about its wait."""
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": PAGE_OBJECTS}
         page = await self._call("GET", f"/api/v1/namespaces/{quote(namespace)}/events", query=query)
-        newest: Json = max(page["items"], key=_event_time, default={})
-        return WarningEvent(reason=newest.get("reason", ""), message=newest.get("message", ""), read_at=now)
+        found = explain(page["items"], now)
+        return WarningEvent(reason=found.reason, message=found.message, read_at=now, happened_at=found.happened_at)
 
     async def node_is_ready(self, name: str) -> bool | None:
         """Whether a node is ready; False if it does not exist, None where the operator may not read nodes."""
@@ -257,6 +260,23 @@ class Cluster:
         if self._writing:
             await asyncio.wait(self._writing, timeout=patience_seconds)
         return not self._writing and not self._abandoned
+
+    async def create_event(self, body: Json) -> None:
+        """Post an `events.k8s.io` Event."""
+        path = f"{EVENTS_PATH}/namespaces/{quote(body['metadata']['namespace'])}/events"
+        await self._write("POST", path, body, verb="create_event")
+
+    async def repeat_event(self, namespace: str, name: str, count: int, last: str) -> bool:
+        """Count an Event that exists once more; False if it has expired."""
+        path = f"{EVENTS_PATH}/namespaces/{quote(namespace)}/events/{quote(name)}"
+        patch = {"series": {"count": count, "lastObservedTime": last}}
+        try:
+            await self._write("PATCH", path, patch, verb="repeat_event", content_type="application/merge-patch+json")
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     # How.
 
@@ -426,11 +446,6 @@ def pods_path(namespace: str | None) -> str:
 
 def _leases_path(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
-
-
-def _event_time(event: Json) -> str:
-    series = event.get("series") or {}
-    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ApiError:

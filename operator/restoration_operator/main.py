@@ -13,6 +13,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import kopf
@@ -23,9 +25,13 @@ from pydantic import ValidationError
 
 from restoration_operator import metrics
 from restoration_operator.cluster import Cluster, connect
+from restoration_operator.decide.progress import worth_telling
+from restoration_operator.events import Announcer
+from restoration_operator.explainer import READS_PER_SECOND, Explainer
 from restoration_operator.health import Health
 from restoration_operator.lease import Leadership, Timing
 from restoration_operator.logs import configure_logging
+from restoration_operator.pace import Pace
 from restoration_operator.poll import Poller
 from restoration_operator.profile_file import BuiltinProfile, ImageFiller
 from restoration_operator.profiles import ProfileChecker
@@ -122,10 +128,25 @@ class Operator:
         self._store = Store(
             builtin_profile=BuiltinProfile(settings.default_profile_file, fill), complete=fill, wake=self._queue.add
         )
-        self._reconciler = Reconciler(self._store, cluster, lost_node_seconds=settings.lost_node_seconds)
+        instance = settings.pod_name or socket.gethostname()
+        self._announcer = Announcer(cluster, instance=instance, per_second=settings.events_per_second)
+        self._reconciler = Reconciler(
+            self._store,
+            cluster,
+            lost_node_seconds=settings.lost_node_seconds,
+            stale_progress_seconds=settings.stale_progress_seconds,
+            explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND)),
+            announce=self._announcer.recorded,
+        )
         self._worker = Worker(self._queue, self._reconciler)
         self._resync = Resync(self._store, cluster, self._queue, settings)
-        self._poller = Poller(self._store, self._queue, poll_seconds=settings.poll_seconds)
+        self._poller = Poller(
+            self._store,
+            self._queue,
+            poll_seconds=settings.poll_seconds,
+            writes_per_second=settings.progress_writes_per_second,
+            worth_telling=partial(worth_telling, stale_after=timedelta(seconds=settings.stale_progress_seconds)),
+        )
         self._profiles = ProfileChecker(cluster, fill, namespace=settings.namespace)
         self._health = Health(host=settings.http_host, port=settings.http_port, refresh=self._refresh)
 
@@ -178,6 +199,7 @@ class Operator:
             self._queue.add(uid)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._poller.run(), name="poll")
+            group.create_task(self._announcer.run(), name="events")
             group.create_task(self._profiles.run(), name="profiles")
             for number in range(self._settings.workers):
                 group.create_task(self._worker.run(), name=f"worker-{number}")

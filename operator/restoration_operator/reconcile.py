@@ -18,6 +18,7 @@ from restoration_operator.build.snapshot import PROFILE_KEY, REQUEST_KEY, Snapsh
 from restoration_operator.clock import utc_now
 from restoration_operator.cluster import ApiError, Cluster, Stored
 from restoration_operator.decide.cleanup import Finished, after_the_end
+from restoration_operator.decide.conditions import NOT_SCHEDULED, current
 from restoration_operator.decide.decision import decide
 from restoration_operator.decide.types import (
     Action,
@@ -34,6 +35,7 @@ from restoration_operator.decide.types import (
     SetJobTtl,
     StoredSnapshot,
 )
+from restoration_operator.explainer import Explainer
 from restoration_operator.store import Memory, Store
 from restoration_operator.views import JobView
 
@@ -66,15 +68,19 @@ class Reconciler:
         cluster: Cluster,
         *,
         lost_node_seconds: int = 300,
+        stale_progress_seconds: int = 600,
         clock: Callable[[], datetime] = utc_now,
-        announce: Callable[[VideoRestoration, VideoRestorationStatus], None] = lambda restoration, status: None,
+        explainer: Explainer | None = None,
+        announce: Callable[[VideoRestoration, VideoRestorationStatus], None] = lambda before, after: None,
     ) -> None:
         """`announce` is told of every status that was stored, with the restoration as it was before."""
         self._store = store
         self._cluster = cluster
         self._lost_node_seconds = lost_node_seconds
+        self._stale_progress = timedelta(seconds=stale_progress_seconds)
         self._clock = clock
         self._announce = announce
+        self._explainer = explainer or Explainer(cluster)
 
     async def reconcile(self, uid: str) -> datetime | None:
         """Do what is to do for one restoration; returns when to come again even if nothing happens.
@@ -99,6 +105,7 @@ class Reconciler:
                 confirmed=certain.confirmed,
                 nodes_ready=certain.nodes_ready,
                 lost_node_seconds=self._lost_node_seconds,
+                stale_progress=self._stale_progress,
             )
             decision = decide(seen, self._clock())
             if decision.looks:
@@ -122,7 +129,8 @@ class Reconciler:
                 content = _snapshot(await self._cluster.config_map(namespace, name))
                 memory.snapshot = StoredSnapshot(name=name, content=content)
             case LookAtEvents(uid):
-                memory.warnings[uid] = await self._cluster.newest_warning(namespace, uid, self._clock())
+                known = memory.warnings.get(uid)
+                memory.warnings[uid] = await self._explainer.explain(namespace, uid, known, self._clock())
             case LookAtNode(name):
                 # Where nodes may not be read, time alone decides.
                 certain.nodes_ready[name] = bool(await self._cluster.node_is_ready(name))
@@ -146,10 +154,19 @@ class Reconciler:
             raise AssertionError("the resourceVersion precondition let a namesake through")
         job = next((job for job in self._store.jobs(meta.uid) if job.name == status.job_name), None)
         self._store.memory(meta.uid).place_told_at = self._clock()
+        self._remember_wait(restoration, status)
         self._store.put_restoration(stored)
         metrics.recorded(restoration.status, status, job_ended=job.end.at if job and job.end else None)
         _log_transition(restoration, status)
         self._announce(restoration, status)
+
+    def _remember_wait(self, restoration: VideoRestoration, status: VideoRestorationStatus) -> None:
+        """Since when the stored wait has its reason, and its words: conditions tell neither."""
+        before = current(restoration.status, ConditionType.SCHEDULED, NOT_SCHEDULED)
+        after = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
+        memory = self._store.memory(restoration.metadata.uid)
+        memory.caused_at = memory.caused_at if before.reason == after.reason else self._clock()
+        memory.worded_at = memory.worded_at if before.message == after.message else self._clock()
 
     async def _act(self, restoration: VideoRestoration, actions: tuple[Action, ...]) -> bool:
         """Carry out actions in order; returns whether they changed what a decision depends on."""

@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     """How long a runner that answers may say the same before the condition `Scheduled` mentions it. Loading a large
     model from a slow disk takes minutes in which nothing moves. Nothing is ever stopped because of it."""
 
+    events_per_second: float = Field(default=20, gt=0, le=1000)
+    """Most Kubernetes Events of our own a second. They wait in a bounded line, Warnings first, and nothing waits for
+    them; a burst that is longer than the line loses its oldest."""
+
     resync_seconds: float = Field(default=600, gt=0)
     """How often unfinished restorations and their Jobs and pods are listed again, to find what a watch lost."""
 

@@ -48,6 +48,8 @@ class Memory:
     snapshot: StoredSnapshot | None = None
     polled: PolledProgress | None = None
     place_told_at: datetime | None = None
+    caused_at: datetime | None = None
+    worded_at: datetime | None = None
     warnings: dict[str, WarningEvent] = field(default_factory=dict)
     refusals: int = 0
     in_doubt: bool = False
@@ -282,8 +284,15 @@ class Store:
             pod
             for pod in self.all_pods()
             if pod.ip and isinstance(pod.container, Running) and not pod.terminal
-            if isinstance(self._restorations.get(pod.restoration_uid), VideoRestoration)
+            if self._is_current(pod)
         ]
+
+    def _is_current(self, pod: PodView) -> bool:
+        """Whether it is a pod of the Job that its restoration has now; labels alone can be anybody's."""
+        found = self._restorations.get(pod.restoration_uid)
+        if not isinstance(found, VideoRestoration):
+            return False
+        return (pod.namespace, pod.job_name) == (found.metadata.namespace, found.status.job_name)
 
     def observe(self, restoration: VideoRestoration, **certain: Any) -> Observation:
         """Everything known that a decision about one restoration may depend on; `certain` was read just now."""
@@ -298,6 +307,8 @@ class Store:
             slots=self._slots(restoration),
             place_told_at=memory.place_told_at,
             polled=memory.polled,
+            caused_at=memory.caused_at,
+            worded_at=memory.worded_at,
             snapshot=memory.snapshot,
             refusal=memory.refusal,
             warnings=dict(memory.warnings),

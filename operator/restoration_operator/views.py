@@ -153,6 +153,9 @@ class PodView:
     disruption: str | None
     """Reason of the condition `DisruptionTarget`, if it is True."""
     container: Waiting | Running | Terminated | None
+    """State of the runner's container."""
+    trouble: Waiting | None = None
+    """Why a container cannot start, of the first one that says so: the runner, a sidecar or an init container."""
     gone: bool = False
     """The API server no longer has it; this is what was seen last."""
 
@@ -189,6 +192,7 @@ class PodView:
             ready_at=parse_time(ready.get("lastTransitionTime")),
             disruption=_disruption(conditions),
             container=_container(status),
+            trouble=_trouble(status),
             gone=gone,
         )
 
@@ -200,11 +204,17 @@ class PodView:
 
 @dataclass(frozen=True, kw_only=True)
 class WarningEvent:
-    """The newest Warning event of one object; `reason` is empty if there is none."""
+    """What Events say about the wait of one object; `reason` is empty if nothing holds it up."""
 
     reason: str
     message: str
     read_at: datetime
+    happened_at: datetime | None = None
+    """By the clock of whoever told it."""
+    again_at: datetime | None = None
+    """When it is worth reading again."""
+    read: bool = True
+    """False: it was not this object's turn, or the API server did not answer; nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +266,22 @@ def _excluded_nodes(pod: Json) -> Iterator[str]:
 def _disruption(conditions: Mapping[str, Json]) -> str | None:
     condition = conditions.get("DisruptionTarget", {})
     return condition.get("reason", "") if condition.get("status") == "True" else None
+
+
+STARTING_REASONS = frozenset({"ContainerCreating", "PodInitializing"})
+"""Reasons of waiting containers that say only that the time has not come."""
+
+
+def _trouble(status: Json) -> Waiting | None:
+    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason and reason not in STARTING_REASONS:
+            name = one.get("name", "")
+            return Waiting(
+                reason=reason, message=message if name == RUNNER_CONTAINER else f"container {name}: {message}"
+            )
+    return None
 
 
 def _container(status: Json) -> Waiting | Running | Terminated | None:

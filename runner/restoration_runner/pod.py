@@ -46,7 +46,7 @@ class PodOptions:
 def work_in_pod(role: Role, options: PodOptions) -> int:
     """Do a role's work; returns the exit code."""
     logs.configure(json=True)
-    tracker = ProgressTracker(execution=_execution())
+    tracker = ProgressTracker(execution=_execution(), restoration_uid=os.environ.get("VR_UID") or None)
     message = termination_log(options.termination_log)
     port = options.http_port if options.http_port is not None else int(os.environ.get("VR_HTTP_PORT", HTTP_PORT))
     with serving(tracker, port=port):

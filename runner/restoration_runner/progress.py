@@ -18,8 +18,11 @@ Clock = Callable[[], float]
 class ProgressTracker:
     """Thread-safe counters. Writers call the verbs, readers take a `snapshot`."""
 
-    def __init__(self, *, execution: int = 1, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, *, execution: int = 1, restoration_uid: str | None = None, clock: Clock = time.monotonic
+    ) -> None:
         self._execution = execution
+        self._restoration_uid = restoration_uid
         self._clock = clock
         self._lock = threading.Lock()
         self._stage = Stage.FETCHING
@@ -82,6 +85,7 @@ class ProgressTracker:
                 remaining = round((self._total - done) * 1_000_000 / rate)
             return Progress(
                 execution=self._execution,
+                restoration_uid=self._restoration_uid,
                 stage=self._stage,
                 frames_done=done,
                 frames_total=self._total,

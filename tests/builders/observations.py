@@ -23,7 +23,7 @@ from restoration_operator.decide.types import (
     Profile,
     StoredSnapshot,
 )
-from restoration_operator.views import JobEnd, JobView, PodView, Running, Terminated, Waiting
+from restoration_operator.views import STARTING_REASONS, JobEnd, JobView, PodView, Running, Terminated, Waiting
 from tests.builders.resources import make_profile, make_vr
 
 T0: Final = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -124,6 +124,7 @@ def pod(container: Running | Waiting | Terminated | None = None, **changes: Any)
         ready_at=at(8) if isinstance(container, Running) else None,
         disruption=None,
         container=container,
+        trouble=container if isinstance(container, Waiting) and container.reason not in STARTING_REASONS else None,
     )
     return replace(view, **changes)
 

@@ -174,6 +174,9 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     entry = attempts.entry(status, active.number)
     if restoration.spec.suspend or (entry is not None and entry.reason == attempts.SUSPENDED):
         return _suspend(seen, active, now)
+    worn_out = replacement.given_up(seen, active)
+    if worn_out is not None:
+        return conclude(seen, execution.Ended(number=active.number, ending=worn_out), now)
     placed = placement.place(seen, active, now)
     if placed.look is not None:
         return Decision(status=status, looks=(placed.look,))
@@ -193,7 +196,7 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
         status = _running(seen, accounted, active, active.pod, now)
         phase = progress.phase(status.progress)
     noted = with_status(seen, status)
-    facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=placed.scheduled)
+    facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=placed.scheduled, blocked=placed.blocked)
     return Decision(status=report(noted, facts, now), actions=older, wake_at=wake_at)
 
 
@@ -209,9 +212,6 @@ def _limits(seen: Observation, active: execution.Active, placed: placement.Place
     """Deadlines, and waits that lead nowhere."""
     spec, status = seen.restoration.spec, seen.restoration.status
     entry = attempts.entry(status, active.number)
-    worn_out = replacement.given_up(seen, active)
-    if worn_out is not None:
-        return Limits(ending=worn_out)
     if placed.running:
         noted = entry is not None and active.pod is not None and entry.pod_name == active.pod.name
         overdue = deadline.overdue_at(entry, active.job) if entry is not None and noted else None
@@ -234,23 +234,23 @@ def _running(
     seen: Observation, status: VideoRestorationStatus, active: execution.Active, pod: PodView, now: datetime
 ) -> VideoRestorationStatus:
     """Who works since when, how long it took to get there, and how far it is."""
-    said = seen.polled.progress if seen.polled and seen.polled.pod_uid == pod.uid else None
-    if said is not None and said.execution != active.number:
-        said = None
+    polled = seen.polled if seen.polled and seen.polled.pod_uid == pod.uid else None
+    if polled is not None and polled.progress.execution != active.number:
+        polled = None
     entry = attempts.entry(status, active.number)
     facts: dict[str, Any] = {"pod_name": pod.name, "node_name": pod.node}
     if entry is None or entry.start_time is None:
         facts["start_time"] = pod.taken or now
         status = status.model_copy(update={"timings": timings.with_start(seen.restoration, active.job, pod)})
-    if said is not None and said.gpu:
-        facts["gpu"] = said.gpu
+    if polled is not None and polled.progress.gpu:
+        facts["gpu"] = polled.progress.gpu
     status = attempts.record(status, active.number, **facts)
     gpu = facts.get("gpu") or (entry.gpu if entry else None)
     return status.model_copy(
         update={
             "start_time": status.start_time or pod.taken or now,
             "worker": Worker(pod_name=pod.name, node_name=pod.node, gpu=gpu),
-            "progress": progress.merge(status.progress, said, now),
+            "progress": progress.merge(status.progress, polled),
         }
     )
 

@@ -1,27 +1,48 @@
 """What of a runner's progress is worth a status write, and how it reads.
 
 Every write costs the API server and every watcher something, so progress is copied when the stage changes, when a
-percent is done, or when 30 seconds have passed. It never runs backwards within an execution, whatever the runner says.
+percent is done, or when 30 seconds have passed. It never runs backwards within an execution, whatever the runner says,
+and its times are the operator's: a runner's clock may be wrong.
 """
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from restoration_api.outcome import Outcome, Progress, Stage
-from restoration_api.resources import Phase
+from restoration_api.resources import ConditionType, Phase, VideoRestoration
 from restoration_api.resources.status import ProgressStatus
+from restoration_operator.decide.types import PolledProgress
 
 LONGEST_SILENCE: Final = timedelta(seconds=30)
+STALE_WORDS: Final = "no progress since"
+"""In the message of `Scheduled` while it is so."""
 SUMMARY_CHARACTERS: Final = 32
+LONGEST_ESTIMATE_MILLISECONDS: Final = 365 * 24 * 3600 * 1000
+"""Beyond a year it is no estimate."""
 ASSEMBLING: Final = (Stage.ASSEMBLING, Stage.UPLOADING)
 
 
-def merge(stored: ProgressStatus | None, said: Progress | None, now: datetime) -> ProgressStatus | None:
+def merge(stored: ProgressStatus | None, said: PolledProgress | None) -> ProgressStatus | None:
     """The progress to store: what is stored already, unless the runner has said something worth a write."""
     if said is None:
         return stored
-    fresh = _status(stored, said, now)
+    fresh = _status(stored, said.progress, said.unchanged_since)
     return fresh if stored is None or _worth_writing(stored, fresh) else stored
+
+
+def is_stale(said: PolledProgress, now: datetime, after: timedelta) -> bool:
+    """Whether a runner that answers has said the same for long. Nothing is stopped because of it."""
+    return now - said.unchanged_since >= after
+
+
+def worth_telling(
+    restoration: VideoRestoration, said: PolledProgress, now: datetime, *, stale_after: timedelta
+) -> bool:
+    """Whether an answer would change the status of its restoration."""
+    status = restoration.status
+    messages = [item.message for item in status.conditions if item.type == ConditionType.SCHEDULED]
+    told = any(STALE_WORDS in message for message in messages)
+    return merge(status.progress, said) != status.progress or told != is_stale(said, now, stale_after)
 
 
 def finished(stored: ProgressStatus | None, outcome: Outcome | None, now: datetime) -> ProgressStatus | None:
@@ -50,35 +71,36 @@ def phase(stored: ProgressStatus | None) -> Phase:
     return Phase.ASSEMBLING if stored is not None and stored.stage in ASSEMBLING else Phase.RUNNING
 
 
-def _status(stored: ProgressStatus | None, said: Progress, now: datetime) -> ProgressStatus:
-    total = said.frames_total
-    done = max(said.frames_done, stored.frames_done or 0 if stored else 0)
+def _status(stored: ProgressStatus | None, said: Progress, at: datetime) -> ProgressStatus:
+    before = stored or ProgressStatus()
+    # The plan is made once: a total that changes is no total.
+    total = before.frames_total if before.frames_total is not None else said.frames_total
+    done = max(said.frames_done, before.frames_done or 0)
     done = done if total is None else min(done, total)
     percent = 100 * done // total if total else None
+    stage = max(said.stage, before.stage or said.stage, key=list(Stage).index)
     return ProgressStatus(
-        stage=said.stage,
-        summary=_summary(percent, done, total) if percent is not None and total else said.stage.value,
+        stage=stage,
+        summary=_summary(percent, done, total) if percent is not None and total else stage.value,
         percent=percent,
         frames_done=done,
         frames_total=total,
-        segments_done=max(said.segments_done, stored.segments_done or 0 if stored else 0),
-        segments_total=said.segments_total,
+        segments_done=max(said.segments_done, before.segments_done or 0),
+        segments_total=before.segments_total if before.segments_total is not None else said.segments_total,
         milli_frames_per_second=said.milli_frames_per_second,
-        estimated_completion_time=_estimate(said, now),
-        last_update_time=said.updated_at.replace(microsecond=0),
+        estimated_completion_time=_estimate(said, at),
+        last_update_time=at,
     )
 
 
 def _worth_writing(stored: ProgressStatus, fresh: ProgressStatus) -> bool:
+    if fresh.stage != stored.stage or fresh.percent != stored.percent:
+        return True
+    if (fresh.frames_done, fresh.segments_done) == (stored.frames_done, stored.segments_done):
+        return False
     if stored.last_update_time is None or fresh.last_update_time is None:
         return True
-    if fresh.last_update_time <= stored.last_update_time:
-        return False
-    return (
-        fresh.stage != stored.stage
-        or fresh.percent != stored.percent
-        or fresh.last_update_time - stored.last_update_time >= LONGEST_SILENCE
-    )
+    return fresh.last_update_time - stored.last_update_time >= LONGEST_SILENCE
 
 
 def _summary(percent: int, done: int, total: int) -> str:
@@ -86,7 +108,7 @@ def _summary(percent: int, done: int, total: int) -> str:
     return f"{percent}% {done}/{total}"[:SUMMARY_CHARACTERS]
 
 
-def _estimate(said: Progress, now: datetime) -> datetime | None:
-    if said.remaining_milliseconds is None:
+def _estimate(said: Progress, at: datetime) -> datetime | None:
+    if said.remaining_milliseconds is None or said.remaining_milliseconds > LONGEST_ESTIMATE_MILLISECONDS:
         return None
-    return (now + timedelta(milliseconds=said.remaining_milliseconds)).replace(microsecond=0)
+    return (at + timedelta(milliseconds=said.remaining_milliseconds)).replace(microsecond=0)

@@ -7,7 +7,7 @@ actions follow again.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -83,6 +83,8 @@ class PolledProgress:
 
     pod_uid: str
     progress: Progress
+    unchanged_since: datetime
+    """When it began to say just this, by the operator's clock: that of a runner may be wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,11 @@ class Observation:
     confirmed: bool = False
     """Jobs and pods were listed from the API server for this very decision: what is missing does not exist."""
     lost_node_seconds: int = 300
+    stale_progress: timedelta = timedelta(minutes=10)
+    caused_at: datetime | None = None
+    """When the reason of `Scheduled` changed last, as far as this process knows: a condition does not say."""
+    worded_at: datetime | None = None
+    """The same of its message."""
 
 
 # What a decision may ask to be read before it is made again.

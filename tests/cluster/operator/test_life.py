@@ -62,7 +62,22 @@ async def test_happy_path(
     } == {"status"}
 
     await api.job_ttl(namespace, 3600)
-    assert len(proxy.writes) <= WRITES_PER_RESTORATION, [(write.method, write.path) for write in proxy.writes]
+
+    async def told() -> bool:
+        return len(await events(api, namespace)) == 3
+
+    await eventually(told, what="three Events")
+    assert [event["reason"] for event in await events(api, namespace)] == ["JobCreated", "Running", "Completed"]
+    writes = [write for write in proxy.writes if "/events.k8s.io/" not in write.path]
+    assert len(writes) <= WRITES_PER_RESTORATION, [(write.method, write.path) for write in writes]
+
+
+async def events(api: ApiServer, namespace: str) -> list[Json]:
+    """The operator's own, in order."""
+    found = await api.items(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")
+    ours = [event for event in found if event.get("reportingController") == "videorestoration.dev/operator"]
+    assert all(event["regarding"]["kind"] == "VideoRestoration" for event in ours)
+    return sorted(ours, key=lambda event: str(event["eventTime"]))
 
 
 async def test_request_in_the_config_map_is_the_one_the_job_names(

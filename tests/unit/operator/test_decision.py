@@ -202,7 +202,10 @@ class TestFollow:
     def test_progress_and_assembling(self) -> None:
         said = Progress(execution=1, stage=Stage.ASSEMBLING, frames_done=60, frames_total=60, updated_at=at(50))
         seen = observe(
-            at_work(), jobs=[job()], pods=[pod(running())], polled=PolledProgress(pod_uid=POD_UID, progress=said)
+            at_work(),
+            jobs=[job()],
+            pods=[pod(running())],
+            polled=PolledProgress(pod_uid=POD_UID, progress=said, unchanged_since=at(50)),
         )
         after, _ = settle(seen, at(51))
         assert after.restoration.status.phase == "Assembling"
@@ -212,7 +215,7 @@ class TestFollow:
     @pytest.mark.parametrize(("pod_uid", "execution"), [("another-pod", 1), (POD_UID, 2)])
     def test_another_runners_progress_is_not_believed(self, pod_uid: str, execution: int) -> None:
         said = Progress(execution=execution, stage=Stage.RESTORING, frames_done=9, frames_total=10, updated_at=at(50))
-        polled = PolledProgress(pod_uid=pod_uid, progress=said)
+        polled = PolledProgress(pod_uid=pod_uid, progress=said, unchanged_since=at(50))
         after, _ = settle(observe(at_work(), jobs=[job()], pods=[pod(running())], polled=polled), at(51))
         assert after.restoration.status.progress is None
 
