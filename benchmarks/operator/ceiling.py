@@ -25,7 +25,8 @@ from tests.builders.simulated_cluster import SimulatedCluster
 
 from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_operator.clock import utc_now
-from restoration_operator.cluster import Cluster, Created, Stored, connect
+from restoration_operator.cluster import Cluster, Created, Stored
+from restoration_operator.connection import connect, runner
 from restoration_operator.decide.types import Profile
 from restoration_operator.logs import configure_logging
 from restoration_operator.reconcile import Reconciler
@@ -150,7 +151,8 @@ def main() -> None:
     restorations = []
     while (line := sys.stdin.readline().strip()) != "prepared":
         restorations.append(VideoRestoration.model_validate_json(line))
-    print(json.dumps(asyncio.run(replay(restorations, int(sys.argv[1])))), flush=True)
+    with runner() as loop:
+        print(json.dumps(loop.run(replay(restorations, int(sys.argv[1])))), flush=True)
 
 
 if __name__ == "__main__":

@@ -29,17 +29,15 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 
 from restoration_api.resources import API_VERSION, ClusterRestorationProfile, RestorationProfile, VideoRestoration
 from restoration_operator import metrics
@@ -54,7 +52,6 @@ OURS: Final = f"{MANAGED_BY_LABEL}={MANAGER}"
 CRD_PATH: Final = f"/apis/{API_VERSION}"
 EVENTS_PATH: Final = "/apis/events.k8s.io/v1"
 PAGE_OBJECTS: Final = 500
-IN_A_POD: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 REJECTIONS: Final = (400, 403, 405, 413, 422)
 """Answers that mean "this object will not do", as opposed to "not now"."""
 KINDS: Final = {
@@ -399,33 +396,6 @@ class Cluster:
             raise _error(answer.status, text, answer.headers)
         parsed: Json = json.loads(text)
         return parsed
-
-
-async def connect(*, fence: Callable[[], None] | None = None) -> client.ApiClient:
-    """A client for the cluster that KUBECONFIG names, else for the one the process runs in.
-
-    `fence` is called in the moment before the body of a request goes out.
-
-    Raises:
-        kubernetes.aio.config.ConfigException: there is neither.
-    """
-    configuration = client.Configuration()
-    if os.environ.get("KUBECONFIG") or not IN_A_POD:
-        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    if fence is not None:
-        configuration.trace_configs = [_tracing(fence)]
-    return client.ApiClient(configuration)
-
-
-def _tracing(fence: Callable[[], None]) -> aiohttp.TraceConfig:
-    async def about_to_send(*_: Any) -> None:
-        fence()
-
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_chunk_sent.append(about_to_send)  # despite its name called before (aiohttp StreamWriter.write)
-    return tracing
 
 
 def collection(kind: str, namespace: str | None) -> str:

@@ -24,7 +24,8 @@ from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
 from restoration_operator import metrics
-from restoration_operator.cluster import Cluster, connect
+from restoration_operator.cluster import Cluster
+from restoration_operator.connection import connect, runner
 from restoration_operator.decide.progress import worth_telling
 from restoration_operator.events import Announcer
 from restoration_operator.explainer import READS_PER_SECOND, Explainer
@@ -57,7 +58,8 @@ def main() -> int | str:
         return "\n".join(_explain(problem) for problem in error.errors(include_url=False))
     configure_logging(form=settings.log_format, level=settings.log_level)
     try:
-        return asyncio.run(run(settings))
+        with runner() as loop:
+            return loop.run(run(settings))
     except ConfigException as error:
         return f"no Kubernetes cluster: {error}; set KUBECONFIG, or run in a pod with a service account"
 
