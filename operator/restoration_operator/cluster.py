@@ -22,6 +22,7 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
     (core)                events                        list
     events.k8s.io         events                        create patch
     (core)                nodes                         get                  cluster-wide, optional
+    kueue.x-k8s.io        workloads                     list                 optional (`kueue_workloads`)
     coordination.k8s.io   leases                        get create update    own namespace
 
 `jobs create` is used in its own namespace too, for the dry run that judges profiles.
@@ -43,6 +44,7 @@ from restoration_api.resources import API_VERSION, ClusterRestorationProfile, Re
 from restoration_operator import metrics
 from restoration_operator.decide.explanation import explain
 from restoration_operator.decide.types import Propagation
+from restoration_operator.decide.workload import waits_for
 from restoration_operator.views import MANAGED_BY_LABEL, MANAGER, UID_LABEL, JobView, Listing, WarningEvent
 
 Json = dict[str, Any]
@@ -52,6 +54,8 @@ OURS: Final = f"{MANAGED_BY_LABEL}={MANAGER}"
 CRD_PATH: Final = f"/apis/{API_VERSION}"
 EVENTS_PATH: Final = "/apis/events.k8s.io/v1"
 PAGE_OBJECTS: Final = 500
+KUEUE_VERSIONS: Final = ("v1beta2", "v1beta1")
+"""Newest first; Kueue serves the older one to clients of before 0.14."""
 REJECTIONS: Final = (400, 403, 405, 413, 422)
 """Answers that mean "this object will not do", as opposed to "not now"."""
 KINDS: Final = {
@@ -167,6 +171,19 @@ class Cluster:
     async def lease(self, namespace: str, name: str) -> Json | None:
         """A Lease."""
         return await self._get(f"{_leases_path(namespace)}/{quote(name)}")
+
+    async def queue_message(self, namespace: str, job_uid: str) -> str:
+        """What Kueue says about the wait of a Job; empty if it says nothing or does not know the Job."""
+        for version in KUEUE_VERSIONS:
+            path = f"/apis/kueue.x-k8s.io/{version}/namespaces/{quote(namespace)}/workloads"
+            try:
+                page = await self._call("GET", path, query={"labelSelector": f"kueue.x-k8s.io/job-uid={job_uid}"})
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+            else:
+                return waits_for(page["items"][0]) if page["items"] else ""
+        return ""
 
     # Writing.
 

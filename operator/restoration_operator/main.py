@@ -137,6 +137,7 @@ class Operator:
             cluster,
             lost_node_seconds=settings.lost_node_seconds,
             stale_progress_seconds=settings.stale_progress_seconds,
+            kueue_workloads=settings.kueue_workloads,
             explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND)),
             announce=self._announcer.recorded,
         )

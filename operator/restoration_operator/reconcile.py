@@ -30,7 +30,9 @@ from restoration_operator.decide.types import (
     LookAtChildren,
     LookAtEvents,
     LookAtNode,
+    LookAtQueue,
     LookAtSnapshot,
+    QueueWord,
     Refusal,
     SetJobTtl,
     StoredSnapshot,
@@ -69,6 +71,7 @@ class Reconciler:
         *,
         lost_node_seconds: int = 300,
         stale_progress_seconds: int = 600,
+        kueue_workloads: bool = False,
         clock: Callable[[], datetime] = utc_now,
         explainer: Explainer | None = None,
         announce: Callable[[VideoRestoration, VideoRestorationStatus], None] = lambda before, after: None,
@@ -78,6 +81,7 @@ class Reconciler:
         self._cluster = cluster
         self._lost_node_seconds = lost_node_seconds
         self._stale_progress = timedelta(seconds=stale_progress_seconds)
+        self._kueue_workloads = kueue_workloads
         self._clock = clock
         self._announce = announce
         self._explainer = explainer or Explainer(cluster)
@@ -106,6 +110,7 @@ class Reconciler:
                 nodes_ready=certain.nodes_ready,
                 lost_node_seconds=self._lost_node_seconds,
                 stale_progress=self._stale_progress,
+                queue_readable=self._kueue_workloads,
             )
             decision = decide(seen, self._clock())
             if decision.looks:
@@ -134,6 +139,9 @@ class Reconciler:
             case LookAtNode(name):
                 # Where nodes may not be read, time alone decides.
                 certain.nodes_ready[name] = bool(await self._cluster.node_is_ready(name))
+            case LookAtQueue(job_uid):
+                message = await self._cluster.queue_message(namespace, job_uid)
+                memory.queue = QueueWord(job_uid=job_uid, message=message, read_at=self._clock())
             case _:
                 assert_never(look)
 

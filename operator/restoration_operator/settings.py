@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     """How long a pod may outlive its deletion on a node that is not ready, before it is declared lost. Below the time
     that a reboot takes, every reboot would count as a lost node."""
 
+    kueue_workloads: bool = False
+    """Whether Kueue's Workloads may be read, which say why a Job is held back; the Job itself only says that it is.
+    Needs Kueue, and `list` on `workloads.kueue.x-k8s.io` (chart value `kueue.readWorkloads`)."""
+
     request_timeout_seconds: float = Field(default=30, gt=0)
     """Longest wait for one answer of the API server."""
 

@@ -25,6 +25,7 @@ from restoration_operator.decide.types import (
     Observation,
     PolledProgress,
     Profile,
+    QueueWord,
     Refusal,
     Rival,
     Slots,
@@ -50,6 +51,7 @@ class Memory:
     place_told_at: datetime | None = None
     caused_at: datetime | None = None
     worded_at: datetime | None = None
+    queue: QueueWord | None = None
     warnings: dict[str, WarningEvent] = field(default_factory=dict)
     refusals: int = 0
     in_doubt: bool = False
@@ -306,6 +308,7 @@ class Store:
             rivals=tuple(self._rivals(restoration)),
             slots=self._slots(restoration),
             place_told_at=memory.place_told_at,
+            queue=memory.queue,
             polled=memory.polled,
             caused_at=memory.caused_at,
             worded_at=memory.worded_at,

@@ -66,12 +66,16 @@ class JobView:
     """These three differ from one execution to the next, and are copied into its record."""
     start_deadline_seconds: int | None = None
     """The profile's default; what the restoration says itself comes first."""
+    suspended_at: datetime | None = None
+    suspension: str = ""
+    """Since when, and in what words, the Job's own condition says that it is suspended."""
 
     @classmethod
     def of(cls, job: Json) -> Self:
         """Read a `batch/v1` Job."""
         meta, spec, status = job["metadata"], job.get("spec") or {}, job.get("status") or {}
         labels, pod = meta.get("labels") or {}, (spec.get("template") or {}).get("spec") or {}
+        suspension = _condition(status, "Suspended")
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
@@ -89,6 +93,8 @@ class JobView:
             memory_hint_mib=_memory_hint_mib(pod),
             excluded_nodes=tuple(_excluded_nodes(pod)),
             start_deadline_seconds=_number((meta.get("annotations") or {}).get(START_DEADLINE_ANNOTATION)) or None,
+            suspended_at=parse_time(suspension.get("lastTransitionTime")),
+            suspension=suspension.get("message", ""),
         )
 
     @property
@@ -232,6 +238,12 @@ def _controller(meta: Json) -> Json:
 
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdecimal() else 0
+
+
+def _condition(status: Json, kind: str) -> Json:
+    """A condition of a Job that is True; empty if it is not."""
+    found = (item for item in status.get("conditions") or () if item["type"] == kind and item["status"] == "True")
+    return next(found, {})
 
 
 def _job_end(status: Json) -> JobEnd | None:

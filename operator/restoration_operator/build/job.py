@@ -11,6 +11,7 @@ from typing import Any, Final
 from restoration_api.outcome import HTTP_PORT, PERMANENT_EXIT_CODES
 from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_api.resources.profile import PodTemplate
+from restoration_operator.build import queueing
 from restoration_operator.build.names import job_name, volume_name
 from restoration_operator.build.owner import labels, owner_reference
 from restoration_operator.build.patch import strategic_merge
@@ -26,13 +27,6 @@ from restoration_operator.views import (
 )
 
 Json = dict[str, Any]
-
-QUEUE_LABELS: Final = (
-    "kueue.x-k8s.io/queue-name",
-    "kueue.x-k8s.io/priority-class",
-    "kueue.x-k8s.io/max-exec-time-seconds",
-)
-"""Copied from the restoration to its Job: with them the Job is a first-class Kueue workload."""
 
 STAY_ANNOTATIONS: Final = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
@@ -83,7 +77,7 @@ def build_job(plan: Plan) -> Json:
             "namespace": meta.namespace,
             "labels": {
                 **_wanted_labels(plan),
-                **{key: meta.labels[key] for key in QUEUE_LABELS if key in meta.labels},
+                **queueing.labels(meta.labels, plan.execution.role),
                 **_own_labels(plan),
             },
             # Labels stop at 63 characters and the cache key is known to the runner only: hence the first two.
@@ -91,6 +85,7 @@ def build_job(plan: Plan) -> Json:
                 "videorestoration.dev/name": meta.name,
                 "videorestoration.dev/request-hash": plan.request_hash,
                 **_start_deadline(plan.profile),
+                **queueing.job_annotations(meta.annotations, plan.execution.role),
             },
             "ownerReferences": [owner_reference(plan.restoration)],
         },
@@ -101,7 +96,10 @@ def build_job(plan: Plan) -> Json:
             "template": {
                 "metadata": {
                     "labels": {**_wanted_labels(plan), **_own_labels(plan)},
-                    "annotations": _pod_annotations(_pod(plan)),
+                    "annotations": {
+                        **_pod_annotations(_pod(plan)),
+                        **queueing.pod_annotations(meta.annotations, plan.execution.role),
+                    },
                 },
                 "spec": _pod_spec(plan),
             },

@@ -68,11 +68,16 @@ def close(status: VideoRestorationStatus, number: int, ending: Ending, **facts: 
         number,
         **{name: value for name, value in known.items() if value is not None},
         reason=ending.reason,
-        message=clip(ending.message, MESSAGE_CHARACTERS) or None,
+        message=short(ending.message) or None,
         **facts,
     )
     item = entry(closed, number)
     return with_running_seconds(closed, ran_seconds(item) if item else 0)
+
+
+def short(text: str) -> str:
+    """A message as long as an entry holds."""
+    return clip(text, MESSAGE_CHARACTERS)
 
 
 def with_running_seconds(status: VideoRestorationStatus, more: int) -> VideoRestorationStatus:

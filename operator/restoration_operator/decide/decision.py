@@ -1,6 +1,6 @@
 """Joins the policies: from an observation to the status that should be stored and the actions that follow from it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, assert_never
 
@@ -17,6 +17,7 @@ from restoration_operator.decide import (
     execution,
     placement,
     progress,
+    queue,
     replacement,
     slots,
     timings,
@@ -177,6 +178,9 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     worn_out = replacement.given_up(seen, active)
     if worn_out is not None:
         return conclude(seen, execution.Ended(number=active.number, ending=worn_out), now)
+    if active.job.suspended:
+        held = queue.follow(seen, active, now)
+        return replace(held, actions=older, wake_at=earliest((held.wake_at, _lost_at(seen, active.pod, now))))
     placed = placement.place(seen, active, now)
     if placed.look is not None:
         return Decision(status=status, looks=(placed.look,))
@@ -240,8 +244,10 @@ def _running(
     entry = attempts.entry(status, active.number)
     facts: dict[str, Any] = {"pod_name": pod.name, "node_name": pod.node}
     if entry is None or entry.start_time is None:
-        facts["start_time"] = pod.taken or now
-        status = status.model_copy(update={"timings": timings.with_start(seen.restoration, active.job, pod)})
+        facts |= {"start_time": pod.taken or now, "reason": None, "message": None}
+        again = entry is not None and entry.reason == FailureReason.PREEMPTED
+        job = replace(active.job, created=active.job.started) if again else active.job
+        status = status.model_copy(update={"timings": timings.with_start(seen.restoration, job, pod)})
     if polled is not None and polled.progress.gpu:
         facts["gpu"] = polled.progress.gpu
     status = attempts.record(status, active.number, **facts)

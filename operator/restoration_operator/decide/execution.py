@@ -81,7 +81,15 @@ def situation(seen: Observation, now: datetime) -> Situation:
     lost = _lost(seen, pod, now)
     if lost is not None:
         return lost
-    return Leaving(number) if job.deleting else Active(number=number, job=job, pod=pod)
+    return Leaving(number) if job.deleting else Active(number=number, job=job, pod=_of_this_start(job, pod))
+
+
+def _of_this_start(job: JobView, pod: PodView | None) -> PodView | None:
+    """A pod that a queue took away says nothing about the Job that was let go again since."""
+    if pod is None or pod.created is None or job.started is None:
+        return pod
+    leaving = pod.terminal or pod.deletion_requested is not None
+    return None if leaving and pod.disruption is None and pod.created < job.started else pod
 
 
 def newest(pods: Iterable[PodView]) -> PodView | None:

@@ -71,15 +71,12 @@ class Placement:
 
 
 def place(seen: Observation, active: Active, now: datetime) -> Placement:
-    """Judge the newest pod of the Job, or its absence."""
+    """Judge the newest pod of a Job that nothing holds back (`queue`), or its absence."""
     return _lasting(seen, _steady(seen, _judge(seen, active, now), now), now)
 
 
 def _judge(seen: Observation, active: Active, now: datetime) -> Placement:
     job, pod = active.job, active.pod
-    if job.suspended:
-        held = "the Job is held back by its queue (spec.suspend is true)"
-        return Placement(scheduled=State("False", "Queued", held), phase=Phase.QUEUED)
     if pod is None:
         return _without_pod(seen, active, job.started or job.created or now, now)
     if _runs(seen, active.number, pod):

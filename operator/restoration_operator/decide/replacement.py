@@ -6,10 +6,11 @@ third a new execution is quicker. Either way the disruption is counted, and the 
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from restoration_api.outcome import FailureReason
 from restoration_api.resources import VideoRestorationStatus
+from restoration_api.resources.status import Attempt
 from restoration_operator.decide import attempts, classify, retry
 from restoration_operator.decide.execution import Active
 from restoration_operator.decide.types import Ending, Observation
@@ -35,16 +36,25 @@ def take_over(
         pod=before,
         at=ended_at,
     )
+    return count(seen, status, number, ending, start_time=pod.taken or now)
+
+
+def count(
+    seen: Observation, status: VideoRestorationStatus, number: int, ending: Ending, **facts: Any
+) -> VideoRestorationStatus | Ending:
+    """The status with a disruption of a living execution counted, with its running time, and these facts in its entry;
+    the end of the execution, if that was one too many."""
     verdict = retry.judge(seen.restoration.spec.retry_policy, status, ending, number=number)
     if isinstance(verdict, retry.Over):
         return ending
-    ran_seconds = attempts.ran_seconds(entry.model_copy(update={"end_time": ended_at}))
+    entry = attempts.entry(status, number) or Attempt(execution=number)
+    ran_seconds = attempts.ran_seconds(entry.model_copy(update={"end_time": ending.at}))
     left = entry.active_deadline_seconds
     status = attempts.record(
         status.model_copy(update={"attempts": verdict.counted}),
         number,
-        start_time=pod.taken or now,
         active_deadline_seconds=None if left is None else max(1, left - ran_seconds),
+        **facts,
     )
     return attempts.with_running_seconds(status, ran_seconds)
 

@@ -88,6 +88,15 @@ class PolledProgress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueueWord:
+    """What Kueue says about the wait of a Job; the message is empty if it says nothing."""
+
+    job_uid: str
+    message: str
+    read_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observation:
     """Everything that a decision about one restoration may depend on, besides the time."""
 
@@ -99,6 +108,10 @@ class Observation:
     profile: Profile | NoProfile
     rivals: tuple[Rival, ...] = ()
     slots: Slots = Slots(active=0, ahead=0)
+    queue: QueueWord | None = None
+    """None: not looked at."""
+    queue_readable: bool = False
+    """Whether Kueue's Workloads may be read."""
     place_told_at: datetime | None = None
     """When its place in line was written last, or first seen, by this process."""
     polled: PolledProgress | None = None
@@ -148,7 +161,14 @@ class LookAtNode:
     name: str
 
 
-Look = LookAtChildren | LookAtSnapshot | LookAtEvents | LookAtNode
+@dataclass(frozen=True)
+class LookAtQueue:
+    """Read the Workload of a Job that is held back."""
+
+    job_uid: str
+
+
+Look = LookAtChildren | LookAtSnapshot | LookAtEvents | LookAtNode | LookAtQueue
 
 
 # What a decision may ask to be done.
