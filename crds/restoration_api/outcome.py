@@ -189,7 +189,9 @@ FAILURES: dict[FailureReason, FailureClass] = {
             "the node evicted the pod",
             "nothing; if it goes on, see the events of the node",
         ),
-        FailureClass(FailureReason.NODE_SHUTDOWN, None, Budget.DISRUPTIONS, "the node was shut down", "nothing"),
+        FailureClass(
+            FailureReason.NODE_SHUTDOWN, None, Budget.DISRUPTIONS, "the node was shut down or restarted", "nothing"
+        ),
         FailureClass(
             FailureReason.NODE_LOST,
             None,

@@ -31,6 +31,13 @@ DISRUPTIONS: Final = {
 SHUTDOWN_REASONS: Final = ("NodeShutdown", "Terminated", "Shutdown")
 """`status.reason` of pods that the kubelet ended during a graceful node shutdown."""
 
+UNKNOWN_ENDS: Final = ("ContainerStatusUnknown", "Unknown")
+"""`reason` of a container that the kubelet, or containerd (then with exit code 255), did not find again after a restart
+of the node: its exit code is made up."""
+
+LOG_CHARACTERS: Final = 768
+"""Of the end of a log: with what comes before it, as much as an entry of the history holds."""
+
 _EXIT_CODE_IN_JOB = re.compile(r"failed with exit code (\d+)")
 """In the message of a Job that a `podFailurePolicy` rule ended: it outlives the pod."""
 
@@ -50,7 +57,7 @@ class Evidence:
     @property
     def exit_code(self) -> int | None:
         if self.container is not None:
-            return self.container.exit_code
+            return None if self.container.reason in UNKNOWN_ENDS else self.container.exit_code
         found = _EXIT_CODE_IN_JOB.search(self.job.message) if self.job else None
         return int(found[1]) if found else None
 
@@ -90,7 +97,8 @@ def ending(job: JobView | None, pod: PodView | None) -> Ending:
         outcome=outcome,
         pod=pod,
         at=at,
-        evidence_missing=reason is FailureReason.POD_DELETED and evidence.exit_code is None,
+        evidence_missing=reason in (FailureReason.POD_DELETED, FailureReason.NODE_SHUTDOWN)
+        and evidence.exit_code is None,
     )
 
 
@@ -121,8 +129,11 @@ def _permanent_class(evidence: Evidence) -> FailureReason | None:
 
 def disruption(pod: PodView) -> FailureReason | None:
     """Why somebody else ended the pod; None if nobody did, or said so."""
-    if pod.reason in SHUTDOWN_REASONS:
+    ended = pod.container if isinstance(pod.container, Terminated) else None
+    if pod.reason in SHUTDOWN_REASONS or (ended is not None and ended.reason in UNKNOWN_ENDS):
         return FailureReason.NODE_SHUTDOWN
+    if pod.reason == "Preempting":  # the kubelet itself, for a critical pod
+        return FailureReason.PREEMPTED
     if pod.disruption is not None:
         return DISRUPTIONS.get(pod.disruption, FailureReason.EVICTED)
     return FailureReason.EVICTED if pod.reason == "Evicted" else None
@@ -181,7 +192,7 @@ def _message(reason: FailureReason, evidence: Evidence, outcome: Outcome | None,
     if outcome is not None and outcome.result is Result.FAILED and outcome.message:
         return outcome.message
     pod, container = evidence.pod, evidence.container
-    log_end = container.message.strip() if container and outcome is None else ""
+    log_end = _end_of(container.message.strip()) if container and outcome is None else ""
     job_message = evidence.job.message if evidence.job and not evidence.job.succeeded else ""
     details = log_end or (pod.message if pod else "") or (job_message if pod is None else "")
     where = f"pod {pod.name}" if pod else f"Job {job.name}" if job else "the Job"
@@ -190,3 +201,7 @@ def _message(reason: FailureReason, evidence: Evidence, outcome: Outcome | None,
     opening = "ended without a report" if reason is FailureReason.UNKNOWN else row.meaning
     advice = f"; {row.remedy}" if row.budget is not Budget.DISRUPTIONS else ""
     return f"{where}: {opening}{code}{advice}" + (f": {details}" if details else "")
+
+
+def _end_of(log: str) -> str:
+    return log if len(log) <= LOG_CHARACTERS else f"…{log[-LOG_CHARACTERS:]}"

@@ -7,7 +7,9 @@ from tests.builders import outcomes
 from tests.builders.observations import at, broken, complete, ended, pod, running, waiting
 
 from restoration_api.outcome import EXIT_CODES, FAILURES, FailureReason
+from restoration_operator.decide.attempts import MESSAGE_CHARACTERS
 from restoration_operator.decide.classify import ending
+from restoration_operator.decide.conditions import clip
 from restoration_operator.views import JobView, PodView
 
 R = FailureReason
@@ -34,6 +36,9 @@ WAYS: list[tuple[str, JobView | None, PodView | None, str]] = [
     ("tainted", broken(), pod(ended(143), disruption="DeletionByTaintManager"), R.EVICTED),
     ("node pressure", broken(), pod(ended(137), reason="Evicted", disruption="TerminationByKubelet"), R.EVICTED),
     ("shutdown", broken(), pod(ended(143), reason="Terminated", disruption="TerminationByKubelet"), R.NODE_SHUTDOWN),
+    ("kubelet makes room for a critical pod", broken(), pod(ended(143), reason="Preempting"), R.PREEMPTED),
+    ("node rebooted", broken(), pod(ended(137, reason="ContainerStatusUnknown")), R.NODE_SHUTDOWN),
+    ("runtime restarted", broken(), pod(ended(255, reason="Unknown")), R.NODE_SHUTDOWN),
     ("node deleted", broken(), pod(running(), phase="Failed", disruption="DeletionByPodGC"), R.NODE_LOST),
     ("evicted with a permanent class", broken(), pod(ended(10), disruption="EvictionByEvictionAPI"), R.INVALID_INPUT),
     ("evicted with a transient class", broken(), pod(ended(21), disruption="EvictionByEvictionAPI"), R.EVICTED),
@@ -86,3 +91,30 @@ def test_every_class_that_an_execution_can_end_with_has_a_row() -> None:
 )
 def test_the_message_says_what_is_known(last: PodView | None, part: str) -> None:
     assert part in ending(broken(), last).message
+
+
+def test_of_a_long_log_the_end_is_kept() -> None:
+    """The kubelet hands over 2048 bytes, the history holds 1024: what is cut is the beginning."""
+    log = "".join(f"line {number}\n" for number in range(300)) + "ValueError: boom"
+    message = clip(ending(broken(), pod(ended(1, log))).message, MESSAGE_CHARACTERS)
+    assert message.startswith("pod clip-pod: ended without a report, exit code 1")
+    assert message.endswith("ValueError: boom")
+
+
+@pytest.mark.parametrize(
+    ("job", "last", "missing"),
+    [
+        (broken(), None, True),
+        (None, None, True),
+        (broken(), pod(running(), gone=True), True),
+        (broken(), pod(ended(255, reason="Unknown")), True),
+        (complete(), None, True),
+        (broken(), pod(ended(143)), False),
+        (broken(), pod(ended(1)), False),
+        (broken("PodFailurePolicy", FAIL_JOB), None, False),
+        (complete(), pod(ended(0, outcomes.succeeded())), False),
+    ],
+    ids=["pod gone", "all gone", "gone while it ran", "nobody knows", "report lost", "143", "1", "FailJob", "success"],
+)
+def test_when_only_the_bucket_knows(job: JobView | None, last: PodView | None, missing: bool) -> None:
+    assert ending(job, last).evidence_missing is missing
