@@ -18,7 +18,9 @@ from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.sampling import noise_level
 from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
+from restoration_runner.restoration.pipeline import condition_noise
 from tests.builders.models import tiny_description, write_tiny_model
+from tests.builders.plans import make_plan
 
 # Frames of warm-up that the VAE's convolutions can see at all: with these a segment is exact, not just close.
 EXACT_ENCODER, EXACT_DECODER = 28, 37
@@ -121,6 +123,15 @@ def test_condition_noise_does_not_show_segments(restorer: Restorer) -> None:
 )
 def test_noise_level_at_720p(strength: float, latents: int, level: float) -> None:
     assert noise_level(strength, (latents, 90, 160)) == pytest.approx(level, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "strength", "expected"), [(40, 0.0, None), (40, 0.3, noised(0.3)), (1, 0.3, noised(0.3, window=1))]
+)
+def test_condition_noise_of_a_plan(frames: int, strength: float, expected: ConditionNoise | None) -> None:
+    plan = make_plan(frames=frames, cuts=())
+    wish = plan.restoration.model_copy(update={"denoise_strength": strength})
+    assert condition_noise(plan.model_copy(update={"restoration": wish})) == expected
 
 
 def test_threads_are_pinned_and_part_of_the_environment(model: Path) -> None:
