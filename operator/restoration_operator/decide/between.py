@@ -27,10 +27,14 @@ def pause(seen: Observation, now: datetime) -> Pause | None:
     if due is not None and now < due.at:
         scheduled = State("False", due.reason, due.message)
         return Pause(facts=Facts(phase=Phase.RETRYING, accepted=ACCEPTED, scheduled=scheduled), wake_at=due.at)
-    if execution.at_large(seen):
-        # N+1 never starts while something of N may still write.
+    at_large = execution.at_large(seen)
+    if not at_large:
+        return None
+    # N+1 never starts while something of N may still write.
+    if due is None:
         return Pause(facts=pending(seen))
-    return None
+    scheduled = State("False", due.reason, f"the next execution waits for {at_large[0]} of an earlier one to end")
+    return Pause(facts=Facts(phase=Phase.RETRYING, accepted=ACCEPTED, scheduled=scheduled))
 
 
 def pending(seen: Observation) -> Facts:

@@ -97,14 +97,15 @@ def newest(pods: Iterable[PodView]) -> PodView | None:
     return max(pods, key=lambda pod: (pod.created is not None and pod.created.timestamp(), pod.uid), default=None)
 
 
-def at_large(seen: Observation) -> bool:
-    """Whether something of this restoration may still write: an unfinished Job or a pod that has not ended.
+def at_large(seen: Observation) -> tuple[str, ...]:
+    """What of this restoration may still write, in words: an unfinished Job, or a pod that has not ended.
 
     A pod that was declared lost stays for as long as its node's object does. Should it work on unseen, both write the
     same bytes under preconditions (the first marker wins).
     """
-    alive = (pod for pod in seen.pods if not pod.terminal)
-    return any(job.unfinished for job in seen.jobs) or any(not _given_up(seen, pod) for pod in alive)
+    jobs = (f"Job {job.name}" for job in seen.jobs if job.unfinished)
+    pods = (f"pod {pod.name}" for pod in seen.pods if not pod.terminal and not _given_up(seen, pod))
+    return (*jobs, *pods)
 
 
 def _given_up(seen: Observation, pod: PodView) -> bool:

@@ -36,7 +36,8 @@ def take_over(
         pod=before,
         at=ended_at,
     )
-    return count(seen, status, number, ending, start_time=pod.taken or now)
+    facts = {"reason": ending.reason, "message": attempts.short(ending.message), "start_time": pod.taken or now}
+    return count(seen, status, number, ending, **facts)
 
 
 def count(

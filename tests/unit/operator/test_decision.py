@@ -494,6 +494,9 @@ class TestRetry:
         stray = pod(running(), uid="stray", job_uid="another")
         waiting, decision = settle(replace(seen, pods=(*seen.pods, stray)), at(100))
         assert created_jobs(decision) == []
+        message = next(item.message for item in waiting.restoration.status.conditions if item.type == "Scheduled")
+        assert message == "the next execution waits for pod clip-pod of an earlier one to end"
+        assert waiting.restoration.status.phase == "Retrying"
         _, decision = settle(replace(waiting, pods=seen.pods), at(101))
         assert created_jobs(decision) == [SECOND]
 

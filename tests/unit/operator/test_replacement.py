@@ -56,6 +56,7 @@ def test_it_is_counted_once_and_the_execution_goes_on(before: PodView | None) ->
     assert (entry(seen).pod_name, entry(seen).start_time, entry(seen).end_time) == ("pod-2", at(79), None)
     assert condition(seen, "Scheduled") == ("True", "Running")
     assert decision.actions == ()
+    assert "pod clip-pod was disrupted on node node-1; pod pod-2 took its place" in (entry(seen).message or "")
     again, _ = settle(seen, at(300))
     assert again.restoration.status.attempts.disruptions == 1
 
