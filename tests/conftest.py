@@ -15,33 +15,48 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hack.cluster.binaries import CONTROL_PLANE
+from hack.cluster.binaries import CONTROL_PLANE, MINIO, Binary
 from hack.cluster.build import ensure_built
 from hack.cluster.console import Console
 from hack.cluster.controlplane import ControlPlane
 from hack.cluster.errors import ClusterError
 
-from tests.builders.servers import S3Server, moto_server, seaweed_server
+from tests.builders.servers import S3Server, minio_server, moto_server, seaweed_server
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build Kubernetes, where it is not cached, before any test's timeout starts to run."""
-    wants_cluster = any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items)
-    if not wants_cluster or session.config.option.collectonly:
+    """Build Kubernetes and MinIO, where they are not cached, before any test's timeout starts to run."""
+    if session.config.option.collectonly:
         return
+    if any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items):
+        _build(session.config, CONTROL_PLANE)
+    if any("minio" in _parameters(item) for item in session.items):
+        _build(session.config, (MINIO,))
+
+
+def _build(config: pytest.Config, binaries: tuple[Binary, ...]) -> None:
     try:
-        ensure_built(CONTROL_PLANE, Console())
+        ensure_built(binaries, Console())
     except ClusterError as error:
-        session.config.stash[_BUILD_ERROR] = str(error)
+        config.stash[_BUILD_ERRORS] = config.stash.get(_BUILD_ERRORS, {}) | {binaries[0].name: str(error)}
 
 
-_BUILD_ERROR = pytest.StashKey[str]()
+def _parameters(item: pytest.Item) -> list[object]:
+    callspec = getattr(item, "callspec", None)
+    return [*callspec.params.values()] if callspec else []
+
+
+_BUILD_ERRORS = pytest.StashKey[dict[str, str]]()
 
 
 @pytest.fixture(scope="session")
 def cluster_binaries(request: pytest.FixtureRequest) -> None:
     """Skips, and in CI fails, where the programs of the control plane can neither be found nor built."""
-    error = request.config.stash.get(_BUILD_ERROR, None)
+    _require(request.config, CONTROL_PLANE[0])
+
+
+def _require(config: pytest.Config, binary: Binary) -> None:
+    error = config.stash.get(_BUILD_ERRORS, {}).get(binary.name)
     if error is None:
         return
     if os.environ.get("CI"):
@@ -87,4 +102,12 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS's S3 server, shared by the session: use a bucket or prefix of your own."""
     with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """MinIO, shared by the session: use a bucket or prefix of your own."""
+    _require(request.config, MINIO)
+    with minio_server(tmp_path_factory.mktemp("minio")) as server:
         yield server

@@ -102,3 +102,6 @@ NODE: tuple[Binary, ...] = (
     Binary("coredns", "coredns", "github.com/coredns/coredns", "github.com/coredns/coredns", 115),
 )
 ALL = {binary.name: binary for binary in (*CONTROL_PLANE, *NODE)}
+
+MINIO = Binary("minio", "minio", "github.com/minio/minio", "github.com/minio/minio", 150)
+"""An object store for tests only, as a program of its own: its licence is the AGPL, and nothing of ours links it."""

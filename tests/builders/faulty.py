@@ -2,29 +2,48 @@
 
 import contextlib
 import http.client
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
-UNAVAILABLE = b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>no</Message></Error>'
+REFUSAL = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>no</Message></Error>'
 
 
 @dataclass
 class Faults:
     """What to do to requests. `seen` are (method, path) of all that arrived.
 
-    unavailable: so many matching requests get 503. lost: so many are carried out, but their answer is lost. cut: so
-    many answers to GET end after half of their body. blind: conditions are taken out, as if the server ignored them.
+    unavailable: so many matching requests get `refusal`. torn: of so many, the server gets half of the body and then
+    nothing. lost: so many are carried out, but their answer is lost. slow: so many are carried out, and their answer
+    does not come before the client has given up. cut: so many answers to GET end after half of their body; halved: the
+    same for any method. blind: conditions are taken out, as if the server ignored them.
     """
 
     matches: Callable[[str, str], bool] = lambda method, path: True
+    refusal: tuple[int, str] = (503, "SlowDown")
     unavailable: int = 0
+    torn: int = 0
     lost: int = 0
+    slow: int = 0
     cut: int = 0
+    halved: int = 0
     blind: bool = False
     seen: list[tuple[str, str]] = field(default_factory=list)
+
+    def plan(self, where: Callable[[str, str], bool], **faults: Any) -> None:
+        """What happens to the next requests that match."""
+        self.matches = where
+        for name, value in faults.items():
+            setattr(self, name, value)
+
+    @property
+    def used_up(self) -> bool:
+        """Whether everything that was planned has happened."""
+        return not any((self.unavailable, self.torn, self.lost, self.slow, self.cut, self.halved))
 
     def take(self, name: str, method: str, path: str) -> bool:
         if getattr(self, name) > 0 and self.matches(method, path):
@@ -45,10 +64,14 @@ def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
             faults.seen.append((self.command, self.path))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if faults.take("unavailable", self.command, self.path):
-                self._answer(503, {"Content-Type": "application/xml"}, UNAVAILABLE)
+                status, code = faults.refusal
+                self._answer(status, {"Content-Type": "application/xml"}, REFUSAL.format(code=code).encode())
                 return
             headers = {k: v for k, v in self.headers.items() if not (faults.blind and k.lower().startswith("if-"))}
             connection = http.client.HTTPConnection(target, timeout=30)
+            if faults.take("torn", self.command, self.path):
+                self._tear(connection, headers, body)
+                return
             try:
                 connection.request(self.command, self.path, body=body, headers=headers)
                 answer = connection.getresponse()
@@ -58,10 +81,24 @@ def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
             if faults.take("lost", self.command, self.path):
                 self.close_connection = True
                 return
+            if faults.take("slow", self.command, self.path):
+                self.connection.settimeout(60)
+                self.connection.recv(1, socket.MSG_PEEK)  # returns when the client has hung up
+                self.close_connection = True
+                return
             cut = self.command == "GET" and faults.take("cut", self.command, self.path)
+            cut = cut or faults.take("halved", self.command, self.path)
             skipped = ("transfer-encoding", "connection", "date", "server")
             sent = {k: v for k, v in answer.getheaders() if k.lower() not in skipped}
             self._answer(answer.status, sent, content, keep=len(content) // 2 if cut else None)
+
+        def _tear(self, connection: http.client.HTTPConnection, headers: dict[str, str], body: bytes) -> None:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body[: len(body) // 2])
+            connection.close()
+            self.close_connection = True
 
         def _answer(self, status: int, headers: dict[str, str], body: bytes, *, keep: int | None = None) -> None:
             self.send_response(status)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hack.cluster.binaries import MINIO
 from minio import Minio
 
 from restoration_api.request import Addressing, StorageRequest
@@ -102,9 +103,31 @@ def seaweed_server(folder: Path) -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path) -> Iterator[None]:
+def minio_server(folder: Path) -> Iterator[S3Server]:
+    """MinIO with one drive; `hack.cluster` builds it."""
+    (port,) = free_ports(1)
+    data = folder / "minio"
+    data.mkdir()
+    command = [str(MINIO.path), "server", str(data), "--address", f"127.0.0.1:{port}", "--quiet"]
+    environment = {
+        "MINIO_ROOT_USER": ACCESS_KEY,
+        "MINIO_ROOT_PASSWORD": SECRET_KEY,
+        "MINIO_BROWSER": "off",
+        "MINIO_UPDATE": "off",
+        "MINIO_CI_CD": "on",  # a drive that is the root file system will do
+    }
+    with _process(command, folder / "minio.log", **environment):
+        server = S3Server("minio", f"http://127.0.0.1:{port}", write_secret(folder))
+        _wait_until_it_writes(server)
+        yield server
+
+
+@contextlib.contextmanager
+def _process(command: list[str], log: Path, **environment: str) -> Iterator[None]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "HOME": str(log.parent)})
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, "HOME": str(log.parent), **environment}
+        )
         try:
             yield
             assert process.poll() is None, f"{command[0]} ended on its own: {log.read_text()[-2000:]}"

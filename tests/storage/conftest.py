@@ -11,7 +11,7 @@ from restoration_runner.storage.s3 import S3Store
 from restoration_runner.storage.store import Store
 
 
-@pytest.fixture(params=["file", "moto", "seaweed"])
+@pytest.fixture(params=["file", "moto", "seaweed", "minio"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "file":
         return FileStore(tmp_path / "bucket")

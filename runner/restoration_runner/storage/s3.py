@@ -54,6 +54,8 @@ MOST_PARTS = 9_000
 META = "x-amz-meta-"
 NONCE = "vr-nonce"
 RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
+"""A signature is good for 15 minutes; no credentials help against a wrong clock."""
 CONFLICT_STATUS = frozenset({409, 412})
 """412: the condition does not hold. 409: somebody writes the same key at this moment (AWS)."""
 
@@ -273,13 +275,16 @@ class S3Store:
             "Content-Type": "application/xml",
             "Content-MD5": b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
         }
-        response = self._call("POST", key, headers=headers, body=body, query={"uploadId": upload_id})
-        answer = ElementTree.fromstring(response.data)
-        if answer.tag.endswith("Error"):  # AWS may answer 200 first and fail afterwards
-            raise RestorationError(
-                FailureReason.STORAGE_ERROR, f"{self.describe(key)} could not be completed: {_text(answer, 'Code')}"
-            )
-        return self._written(key, response, size, etag=_unquoted(_text(answer, "ETag")))
+        for attempt in range(1, ATTEMPTS + 1):
+            response = self._call("POST", key, headers=headers, body=body, query={"uploadId": upload_id})
+            answer = ElementTree.fromstring(response.data)
+            if not answer.tag.endswith("Error"):
+                return self._written(key, response, size, etag=_unquoted(_text(answer, "ETag")))
+            if attempt < ATTEMPTS:  # AWS may answer 200 first and fail afterwards, and says to try again then
+                time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        raise RestorationError(
+            FailureReason.STORAGE_ERROR, f"{self.describe(key)} could not be completed: {_text(answer, 'Code')}"
+        )
 
     def _abort(self, key: str, upload_id: str) -> None:
         """Best effort: what is left is the bucket's lifecycle rule to remove."""
@@ -336,6 +341,11 @@ class S3Store:
             return ObjectMissingError(f"bucket '{self._bucket}' does not exist at {self._endpoint} ({name})")
         if status == 404:
             return ObjectMissingError(f"{name} does not exist")
+        if code in SKEWED:
+            return RestorationError(
+                FailureReason.STORAGE_ERROR,
+                f"{self._endpoint} refuses the clock of this machine ({code}); set the node's time, for example by NTP",
+            )
         if status in (401, 403):
             verb = "read" if reading else "write"
             hint = f" ({code})" if code and code != "AccessDenied" else ""
