@@ -24,6 +24,7 @@ from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
 from restoration_operator import metrics
+from restoration_operator.clock import REAL, Clocks
 from restoration_operator.cluster import Cluster
 from restoration_operator.connection import connect, runner
 from restoration_operator.decide.progress import worth_telling
@@ -116,13 +117,16 @@ def _no_fence() -> None:
 class Operator:
     """All parts, wired."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, leadership: Leadership | None = None) -> None:
+    def __init__(
+        self, settings: Settings, cluster: Cluster, leadership: Leadership | None = None, clocks: Clocks = REAL
+    ) -> None:
         fill = ImageFiller(settings.runner_image, settings.runner_image_pull_policy)
         self._settings = settings
         self._cluster = cluster
         self._leadership = leadership
         self._told_to_stop = asyncio.Event()
         self._queue = WorkQueue(
+            clock=clocks.seconds,
             is_open=False,
             on_add=metrics.QUEUE_ADDS.labels(metrics.NAME).inc,
             on_take=metrics.QUEUE_SECONDS.labels(metrics.NAME).observe,
@@ -131,23 +135,28 @@ class Operator:
             builtin_profile=BuiltinProfile(settings.default_profile_file, fill), complete=fill, wake=self._queue.add
         )
         instance = settings.pod_name or socket.gethostname()
-        self._announcer = Announcer(cluster, instance=instance, per_second=settings.events_per_second)
+        self._announcer = Announcer(
+            cluster, instance=instance, per_second=settings.events_per_second, clock=clocks.seconds
+        )
         self._reconciler = Reconciler(
             self._store,
             cluster,
+            clock=clocks.now,
             lost_node_seconds=settings.lost_node_seconds,
             stale_progress_seconds=settings.stale_progress_seconds,
             kueue_workloads=settings.kueue_workloads,
-            explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND)),
+            explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND, clock=clocks.seconds)),
             announce=self._announcer.recorded,
         )
-        self._worker = Worker(self._queue, self._reconciler)
+        self._worker = Worker(self._queue, self._reconciler, clock=clocks.now)
         self._resync = Resync(self._store, cluster, self._queue, settings)
         self._poller = Poller(
             self._store,
             self._queue,
             poll_seconds=settings.poll_seconds,
             writes_per_second=settings.progress_writes_per_second,
+            clock=clocks.seconds,
+            now=clocks.now,
             worth_telling=partial(worth_telling, stale_after=timedelta(seconds=settings.stale_progress_seconds)),
         )
         self._profiles = ProfileChecker(cluster, fill, namespace=settings.namespace)

@@ -70,6 +70,7 @@ class Poller:
         writes_per_second: float = 20,
         port: int = HTTP_PORT,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         """`worth_telling` says whether an answer is worth a status write."""
         self._store = store
@@ -80,6 +81,7 @@ class Poller:
         self._answers = Pace(per_second=writes_per_second, clock=clock)
         self._port = port
         self._clock = clock
+        self._now = now
         self._runners: dict[str, _Asked] = {}
         """By the pod's uid."""
         self._waiting: dict[str, PolledProgress] = {}
@@ -182,7 +184,7 @@ class Poller:
 
     def heard(self, pod: PodView, said: Progress) -> None:
         """A runner has answered: if it is worth a write, put it in line."""
-        asked, now = self._runners[pod.uid], utc_now()
+        asked, now = self._runners[pod.uid], self._now()
         before = asked.said
         unchanged = before is not None and before.progress.updated_at == said.updated_at
         since = before.unchanged_since if before is not None and unchanged else now

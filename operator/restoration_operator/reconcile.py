@@ -116,7 +116,7 @@ class Reconciler:
             if decision.looks:
                 for look in decision.looks:
                     await self._look(known, look, certain)
-            elif decision.status.to_json() != known.status.to_json():
+            elif decision.status != known.status and decision.status.to_json() != known.status.to_json():
                 await self._record(known, decision.status)
             elif not await self._act(known, decision.actions):
                 return decision.wake_at

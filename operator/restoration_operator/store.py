@@ -88,8 +88,8 @@ class Store:
         """Resource versions of profiles, and of objects that could not be read, by uid: they were delivered."""
         self._children: dict[str, set[str]] = {}
         """Uids of Jobs and pods by the uid of their restoration."""
-        self._outputs: dict[str, set[str]] = {}
-        """Uids of unfinished restorations by output URI."""
+        self._outputs: dict[str, dict[str, None]] = {}
+        """Uids of unfinished restorations by output URI; in order, so that the same events always wake the same."""
         self._memories: dict[str, Memory] = {}
         self._lines = Lines()
 
@@ -122,7 +122,7 @@ class Store:
             if is_finished(restoration):
                 self._unclaim(restoration)
             else:
-                self._outputs.setdefault(restoration.spec.output.uri, set()).add(uid)
+                self._outputs.setdefault(restoration.spec.output.uri, {})[uid] = None
         self._wake_waiting(before, restoration)
         return uid
 
@@ -411,8 +411,8 @@ class Store:
 
     def _unclaim(self, restoration: VideoRestoration) -> None:
         uri = restoration.spec.output.uri
-        claims = self._outputs.get(uri, set())
-        claims.discard(restoration.metadata.uid)
+        claims = self._outputs.get(uri, {})
+        claims.pop(restoration.metadata.uid, None)
         if not claims:
             self._outputs.pop(uri, None)
 

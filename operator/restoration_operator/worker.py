@@ -53,9 +53,7 @@ class Worker:
             self._queue.add_after(uid, UNREACHABLE_PAUSE_SECONDS * random.uniform(0.5, 1.5))
             return "requeue"
         except ApiError as error:
-            pause = self._queue.retry(uid)
-            if error.retry_after_seconds is not None:
-                self._queue.add_after(uid, error.retry_after_seconds)
+            pause = self._queue.retry(uid, at_least=error.retry_after_seconds or 0.0)
             log.warning("API server refused", uid=uid, error=str(error), retry_seconds=round(pause, 1))
             metrics.QUEUE_RETRIES.labels(metrics.NAME).inc()
             return "error"

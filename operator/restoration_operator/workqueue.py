@@ -10,6 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 FIRST_BACKOFF_SECONDS: Final = 0.2
@@ -69,12 +70,12 @@ class WorkQueue:
         heapq.heappush(self._delayed, (due, next(self._order), key))
         self._changed.set()
 
-    def retry(self, key: str) -> float:
+    def retry(self, key: str, *, at_least: float = 0.0) -> float:
         """Work on `key` again after its backoff (0.2 s doubling to 60 s, with jitter); returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         backoff: float = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 20), LONGEST_BACKOFF_SECONDS)
-        seconds = backoff * random.uniform(0.5, 1.0)
+        seconds = max(backoff * random.uniform(0.5, 1.0), at_least)
         self.add_after(key, seconds)
         return seconds
 
@@ -95,10 +96,10 @@ class WorkQueue:
                 if self._waiting:
                     self._changed.set()  # pass it on: clearing it above may have hidden it from another worker
                 return key
-            try:
-                await asyncio.wait_for(self._changed.wait(), timeout=pause)
-            except TimeoutError:
-                continue
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes in the moment a key is added.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
 
     def done(self, key: str) -> None:
         """Work on `key` has ended; if it was added meanwhile, it waits again."""

@@ -82,7 +82,8 @@ class Part(BaseModel):
 
 def rfc3339(moment: datetime) -> str:
     """Whole seconds in UTC, the form in which Kubernetes itself writes times."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not `strftime`: it costs ten times as much, and an operator writes a million of these.
+    return moment.astimezone(UTC).replace(tzinfo=None, microsecond=0).isoformat() + "Z"
 
 
 Int32 = Annotated[int, Strict(), Field(json_schema_extra={"format": "int32"})]

@@ -41,6 +41,7 @@ from restoration_operator.decide.types import (
     DeleteJob,
     Ending,
     EnsureSnapshot,
+    LookAtChildren,
     Observation,
     Profile,
     Propagation,
@@ -185,6 +186,8 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     if placed.look is not None:
         return Decision(status=status, looks=(placed.look,))
     limits = _limits(seen, active, placed, now)
+    if limits.ending is not None and not seen.confirmed:
+        return Decision(status=status, looks=(LookAtChildren(),))  # it may run, or have ended, unheard of
     if limits.ending is not None:
         return conclude(seen, execution.Ended(number=active.number, ending=limits.ending), now)
     wake_at = earliest((placed.wake_at, limits.wake_at, _lost_at(seen, active.pod, now)))

@@ -81,7 +81,7 @@ def test_the_kubelet_gives_the_second_pod_the_whole_time_again_and_the_operator_
     seen, decision = settle(replaced(evicted(), {"activeDeadlineSeconds": 100}), at(80))
     assert entry(seen).active_deadline_seconds == 100 - 56
     assert decision.wake_at == at(79 + 44 + 60)
-    over, _ = settle(seen, at(79 + 44 + 60))
+    over, _ = settle(replace(seen, confirmed=True), at(79 + 44 + 60))
     assert condition(over, "Succeeded") == ("False", "DeadlineExceeded")
 
 
@@ -110,7 +110,7 @@ def test_after_three_a_new_execution_is_quicker() -> None:
     pods = [evicted(), evicted(2), evicted(3)]
     seen, _ = settle(observe(at_work(), jobs=[job()], pods=pods[:2]), at(80))
     assert entry(seen).end_time is None
-    seen, decision = settle(replace(seen, pods=tuple(pods)), at(100))
+    seen, decision = settle(replace(seen, pods=tuple(pods), confirmed=True), at(100))
     assert entry(seen).reason == "Evicted"
     assert [name for name, _ in deleted_jobs(decision)] == ["vr-clip-7f3c9a1b-e1-run"]
     _, decision = settle(replace(seen, jobs=()), at(120))
@@ -131,7 +131,7 @@ def test_no_other_node_than_the_faulty_one() -> None:
     seen, decision = settle(observe(at_work(), jobs=[away], pods=[waiting]), at(80))
     assert condition(seen, "Scheduled") == ("False", "Unschedulable")
     assert decision.wake_at == at(670)
-    seen, _ = settle(seen, at(670))
+    seen, _ = settle(replace(seen, confirmed=True), at(670))
     assert entry(seen).reason == "StartupFailure"
     assert "node-1" in (entry(seen).message or "")
     _, decision = settle(replace(seen, jobs=(), pods=()), at(690))

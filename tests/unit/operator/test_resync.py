@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from tests.builders.resources import make_profile, make_vr
-from tests.builders.simulated_cluster import SimulatedCluster
+from tests.builders.simulation.client import SimulatedCluster
+from tests.builders.simulation.server import PROFILES, RESTORATIONS, SimulatedServer, Watchman
 
 from restoration_operator.decide.types import NoProfile
 from restoration_operator.resync import Resync, StaleWatchError
 from restoration_operator.settings import Settings
 from restoration_operator.store import Store
+from restoration_operator.views import MANAGED_BY_LABEL, MANAGER
 from restoration_operator.workqueue import WorkQueue
 
 SETTINGS = Settings(runner_image="runner:1", resync_seconds=0.01, stale_watch_seconds=0.01)
@@ -22,9 +25,9 @@ class Lab:
     """A cluster, and a store that hears of it only what a test delivers."""
 
     def __init__(self) -> None:
-        self.cluster = SimulatedCluster()
+        self.server = SimulatedServer(lambda: datetime(2026, 1, 1, tzinfo=UTC), Watchman())
         self.store = Store(builtin_profile=lambda: NONE, complete=lambda spec: spec, wake=lambda uid: None)
-        self.resync = Resync(self.store, self.cluster, WorkQueue(), SETTINGS)  # type: ignore[arg-type]
+        self.resync = Resync(self.store, SimulatedCluster.of(self.server), WorkQueue(), SETTINGS)
 
     async def stale(self) -> bool:
         """Whether one comparison ends in the verdict."""
@@ -37,34 +40,35 @@ class Lab:
 
 def job(owner: str) -> dict[str, Any]:
     reference = {"apiVersion": "v1", "kind": "VideoRestoration", "name": "clip", "uid": owner, "controller": True}
-    metadata = {"name": "vr-clip", "namespace": "default", "ownerReferences": [reference]}
+    labels = {MANAGED_BY_LABEL: MANAGER}
+    metadata = {"name": "vr-clip", "namespace": "default", "labels": labels, "ownerReferences": [reference]}
     return {"metadata": metadata, "spec": {}, "status": {}}
 
 
 async def test_a_quiet_cluster() -> None:
     lab = Lab()
-    lab.store.put_restoration(lab.cluster.apply("restorations", make_vr()))
+    lab.store.put_restoration(lab.server.create(RESTORATIONS, make_vr()))
     assert not await lab.stale()
 
 
-@pytest.mark.parametrize("kind", ["restorations", "jobs", "profiles"])
+@pytest.mark.parametrize("kind", [RESTORATIONS, "jobs", PROFILES])
 async def test_an_object_that_no_watch_has_ever_told(kind: str) -> None:
     lab = Lab()
-    lab.cluster.apply(kind, {"restorations": make_vr(), "jobs": job("1"), "profiles": make_profile()}[kind])
+    lab.server.create(kind, {RESTORATIONS: make_vr(), "jobs": job("1"), PROFILES: make_profile()}[kind])
     assert await lab.stale()
 
 
 async def test_a_change_that_no_watch_has_told() -> None:
     lab = Lab()
-    body = lab.cluster.apply("restorations", make_vr())
+    body = lab.server.create(RESTORATIONS, make_vr())
     lab.store.put_restoration(body)
-    lab.cluster.change_spec("restorations", body["metadata"]["uid"], suspend=True)
+    lab.server.patch_spec(RESTORATIONS, body, suspend=True)
     assert await lab.stale()
 
 
 async def test_a_change_that_comes_a_moment_late(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab()
-    body = lab.cluster.apply("restorations", make_vr())
+    body = lab.server.create(RESTORATIONS, make_vr())
 
     async def deliver(seconds: float) -> None:
         assert seconds == SETTINGS.stale_watch_seconds
@@ -76,10 +80,10 @@ async def test_a_change_that_comes_a_moment_late(monkeypatch: pytest.MonkeyPatch
 
 async def test_an_object_that_is_gone_again(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab()
-    body = lab.cluster.apply("restorations", make_vr())
+    body = lab.server.create(RESTORATIONS, make_vr())
 
     async def remove(seconds: float) -> None:
-        lab.cluster.remove("restorations", body["metadata"]["uid"])
+        lab.server.remove(RESTORATIONS, body["metadata"]["name"])
 
     monkeypatch.setattr("restoration_operator.resync.asyncio.sleep", remove)
     assert not await lab.stale()
@@ -90,7 +94,7 @@ async def test_an_object_that_cannot_be_read_was_delivered_all_the_same() -> Non
     lab = Lab()
     body = make_vr()
     body["spec"]["input"] = {"uri": 7}
-    stored = lab.cluster.apply("restorations", body)
+    stored = lab.server.create(RESTORATIONS, body)
     with pytest.raises(ValueError, match="uri"):
         lab.store.put_restoration(stored)
     assert not await lab.stale()

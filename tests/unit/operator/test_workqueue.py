@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from restoration_operator.workqueue import LONGEST_BACKOFF_SECONDS, WorkQueue
 
 
@@ -101,3 +103,35 @@ async def test_a_waiting_worker_wakes_up() -> None:
     queue.add("a")
     assert await asyncio.wait_for(taking, timeout=10) == "a"
     assert len(queue) == 0
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_worker_that_is_told_to_stop_stops_even_if_a_key_comes_in_that_moment(turns: int) -> None:
+    """`asyncio.wait_for` of Python 3.11 forgets a cancellation then, and the process would never end."""
+    queue = WorkQueue()
+    queue.add_after("later", 3600)
+
+    async def work() -> None:
+        while True:
+            queue.done(await queue.take())
+
+    working = asyncio.ensure_future(work())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    queue.add("a")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    working.cancel()
+    ended, _ = await asyncio.wait({working}, timeout=1)
+    working.cancel()
+    assert working in ended
+
+
+async def test_a_server_that_asks_for_time_is_given_it() -> None:
+    clock = Clock()
+    queue = WorkQueue(clock=clock)
+    assert queue.retry("a", at_least=30) == 30
+    clock.now = 29
+    assert await nothing(queue)
+    clock.now = 30.1
+    assert await queue.take() == "a"
