@@ -1,8 +1,8 @@
 """The raw write ceiling: the operator's own writes through the operator's own client, with nothing else around them.
 
-No watch, no queue, no decision: what one restoration needs is worked out once, by the operator's code against a
-simulated cluster, and then repeated for every restoration with its name and uid put in. So the ceiling follows the
-operator: a write more or less there is one more or less here.
+No watch, no queue, no decision: what one restoration needs is worked out once, by the operator's own code, and then
+repeated for every restoration with its name and uid put in. So the ceiling follows the operator: a write more or less
+there is one more or less here.
 
     python -m benchmarks.operator.ceiling IN_FLIGHT < restorations
 
@@ -15,13 +15,13 @@ import asyncio
 import json
 import sys
 import time
+import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from tests.builders.operator_process import BUILTIN_PROFILE
 from tests.builders.resources import make_vr
-from tests.builders.simulated_cluster import SimulatedCluster
 
 from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_operator.clock import utc_now
@@ -45,30 +45,45 @@ class Write:
     body: str
 
 
-class Recorder(SimulatedCluster):
-    """Carries out and remembers what it is told to write."""
+class Recorder:
+    """Stands in for `Cluster`: says yes to every write and remembers it. Nothing else exists, and nothing waits."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = utc_now()
+    def __init__(self, restoration: Json) -> None:
         self.recorded: list[Write] = []
+        self._restoration = restoration
+        self._version = 1
 
     async def apply_status(self, restoration: VideoRestoration, status: Json) -> Json | Stored:
+        """`Cluster.apply_status`."""
         self.recorded.append(Write("apply_status", json.dumps(status)))
-        return await super().apply_status(restoration, status)
+        self._version += 1
+        meta = {**self._restoration["metadata"], "resourceVersion": str(self._version)}
+        return {**self._restoration, "metadata": meta, "status": status}
 
     async def create_config_map(self, manifest: Json) -> Created:
-        self.recorded.append(Write("create_config_map", json.dumps(manifest)))
-        return await super().create_config_map(manifest)
+        """`Cluster.create_config_map`."""
+        return self._create("create_config_map", manifest)
 
     async def create_job(self, manifest: Json) -> Created:
-        self.recorded.append(Write("create_job", json.dumps(manifest)))
-        return await super().create_job(manifest)
+        """`Cluster.create_job`."""
+        return self._create("create_job", manifest)
+
+    def _create(self, method: str, manifest: Json) -> Created:
+        self.recorded.append(Write(method, json.dumps(manifest)))
+        made = {
+            "uid": str(uuid.uuid4()),
+            "resourceVersion": "1",
+            "creationTimestamp": f"{utc_now():%Y-%m-%dT%H:%M:%SZ}",
+        }
+        return Created({**manifest, "metadata": {**manifest["metadata"], **made}}, existed=False)
 
 
 def recorded_writes(namespace: str) -> tuple[str, list[Write]]:
     """What the operator writes for a new restoration until it has its Job; and the uid that stands in the texts."""
-    cluster = Recorder()
+    uid = str(uuid.uuid4())
+    body = make_vr(name=NAME, namespace=namespace)
+    body["metadata"] |= {"uid": uid, "generation": 1, "resourceVersion": "1", "creationTimestamp": _now()}
+    cluster = Recorder(body)
     profile = Profile(
         kind="Builtin",
         name="default",
@@ -76,10 +91,13 @@ def recorded_writes(namespace: str) -> tuple[str, list[Write]]:
         spec=ProfileSpec.model_validate({"image": "runner:1", **BUILTIN_PROFILE}),
     )
     store = Store(builtin_profile=lambda: profile, complete=lambda spec: spec, wake=lambda uid: None)
-    uid: str = cluster.apply("restorations", make_vr(name=NAME, namespace=namespace))["metadata"]["uid"]
-    store.put_restoration(cluster.objects["restorations"][uid])
+    store.put_restoration(body)
     _drive(Reconciler(store, cast(Cluster, cluster)).reconcile(uid))
     return uid, cluster.recorded
+
+
+def _now() -> str:
+    return f"{utc_now():%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _drive(work: Coroutine[Any, Any, Any]) -> None:
@@ -88,7 +106,7 @@ def _drive(work: Coroutine[Any, Any, Any]) -> None:
         work.send(None)
     except StopIteration:
         return
-    raise RuntimeError("the simulated cluster made somebody wait")
+    raise RuntimeError("the recorder made somebody wait")
 
 
 class Replay:
