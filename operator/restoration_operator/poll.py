@@ -134,8 +134,7 @@ class Poller:
             said = self._check(pod, await self.ask(session, pod))
         except ForeignAnswerError as error:
             self._missed(asked, pod, "foreign", error)
-        # RuntimeError and AttributeError: what aiohttp raises for some malformed answers.
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RuntimeError, AttributeError) as error:
+        except Exception as error:  # a stranger may send what breaks any parser; it must not end the operator
             self._missed(asked, pod, "failed", error)
         else:
             metrics.POLLS.labels("ok").inc()
