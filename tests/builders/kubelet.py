@@ -66,10 +66,28 @@ class Kubelet:
         assert pod is not None
         return pod
 
-    async def create(self, pod: Json) -> None:
-        """The kubelet has taken the pod and creates its container."""
+    async def create(self, pod: Json, *, ago_seconds: float = 0) -> None:
+        """The kubelet has taken the pod (so long ago) and creates its container."""
         waiting = {"waiting": {"reason": "ContainerCreating"}}
-        await self._status(pod, {"phase": "Pending", "startTime": now(), **_container(waiting, started=False)})
+        taken = (datetime.now(UTC) - timedelta(seconds=ago_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        await self._status(pod, {"phase": "Pending", "startTime": taken, **_container(waiting, started=False)})
+
+    async def say(self, pod: Json, reason: str, message: str, *, kind: str = "Warning") -> None:
+        """An Event of the kubelet's about a pod."""
+        meta = pod["metadata"]
+        about = {"kind": "Pod", "apiVersion": "v1", **{key: meta[key] for key in ("namespace", "name", "uid")}}
+        body = {
+            "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+            "involvedObject": about,
+            "reason": reason,
+            "message": message,
+            "type": kind,
+            "source": {"component": "kubelet", "host": self.node},
+            "firstTimestamp": now(),
+            "lastTimestamp": now(),
+            "count": 1,
+        }
+        await self._api.call("POST", f"/api/v1/namespaces/{meta['namespace']}/events", body)
 
     async def start(self, pod: Json, *, ip: str = "127.0.0.1") -> None:
         """The container runs and its startup probe has passed."""
