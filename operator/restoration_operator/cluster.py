@@ -21,7 +21,8 @@ What it needs to be allowed (watches of kopf included; the chart's roles say the
     (core)                configmaps                    get create
     (core)                events                        list
     events.k8s.io         events                        create patch
-    (core)                nodes                         get                  cluster-wide, optional
+    (core)                nodes                         get                  not with a list of namespaces
+    (core)                namespaces                    list watch           optional (`namespace_selector`)
     kueue.x-k8s.io        workloads                     list                 optional (`kueue_workloads`)
     coordination.k8s.io   leases                        get create update    own namespace
 
@@ -104,11 +105,18 @@ class Cluster:
     """One connection pool to the API server."""
 
     def __init__(
-        self, api: client.ApiClient, *, timeout_seconds: float = 30, fence: Callable[[], None] = lambda: None
+        self,
+        api: client.ApiClient,
+        *,
+        timeout_seconds: float = 30,
+        fence: Callable[[], None] = lambda: None,
+        reads_nodes: bool = True,
     ) -> None:
+        """`reads_nodes`: False where the operator has rights in some namespaces only, and does not ask."""
         self._api = api
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._fence = fence
+        self._reads_nodes = reads_nodes
         self._writing: set[asyncio.Task[Json]] = set()
         self._abandoned = False
         """A write was cancelled: nobody knows whether it will be carried out."""
@@ -159,6 +167,8 @@ class Cluster:
 
     async def node_is_ready(self, name: str) -> bool | None:
         """Whether a node is ready; False if it does not exist, None where the operator may not read nodes."""
+        if not self._reads_nodes:
+            return None
         try:
             node = await self._get(f"/api/v1/nodes/{quote(name)}")
         except ApiError as error:

@@ -39,6 +39,7 @@ from restoration_operator.profile_file import BuiltinProfile, ImageFiller
 from restoration_operator.profiles import ProfileChecker
 from restoration_operator.reconcile import Reconciler
 from restoration_operator.resync import Resync, StaleWatchError
+from restoration_operator.scope import Scope
 from restoration_operator.settings import Settings, environment_variable, flag
 from restoration_operator.store import Store
 from restoration_operator.watch import handlers
@@ -81,7 +82,12 @@ async def run(settings: Settings) -> int:
             leadership = _leadership(settings, settings.lease_name, Cluster(leases))
         fence = leadership.fence if leadership else None
         api = await _connect(connections, fence=fence)
-        cluster = Cluster(api, timeout_seconds=settings.request_timeout_seconds, fence=fence or _no_fence)
+        cluster = Cluster(
+            api,
+            timeout_seconds=settings.request_timeout_seconds,
+            fence=fence or _no_fence,
+            reads_nodes=settings.cluster_wide,
+        )
         try:
             await Operator(settings, cluster, leadership).run()
         except* StaleWatchError as stale:
@@ -149,7 +155,8 @@ class Operator:
             announce=self._announcer.recorded,
         )
         self._worker = Worker(self._queue, self._reconciler, clock=clocks.now)
-        self._resync = Resync(self._store, cluster, self._queue, settings)
+        self._scope = Scope(settings.watch_namespaces, selector=settings.namespace_selector)
+        self._resync = Resync(self._store, cluster, self._queue, settings, self._scope)
         self._poller = Poller(
             self._store,
             self._queue,
@@ -173,6 +180,7 @@ class Operator:
             stop = asyncio.Event()
             helpers += [
                 group.create_task(self._resync.run(), name="resync"),
+                group.create_task(self._resync.follow_scope(), name="scope"),
                 group.create_task(self._hand_over(lead, stop), name="hand over"),
             ]
             await self._watch(stop)
@@ -217,7 +225,9 @@ class Operator:
                 group.create_task(self._worker.run(), name=f"worker-{number}")
 
     async def _watch(self, stop: asyncio.Event) -> None:
-        registry = handlers(self._store, self._queue, self._settings, profile_changed=self._profiles.add)
+        registry = handlers(
+            self._store, self._queue, self._settings, scope=self._scope, profile_changed=self._profiles.add
+        )
         ours = asyncio.all_tasks()
         tasks = await kopf.spawn_tasks(
             registry=registry,

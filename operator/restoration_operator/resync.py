@@ -24,6 +24,7 @@ from restoration_operator.cluster import (
     jobs_path,
     pods_path,
 )
+from restoration_operator.scope import Scope
 from restoration_operator.settings import Settings
 from restoration_operator.store import Store
 from restoration_operator.views import Listing
@@ -45,12 +46,14 @@ class StaleWatchError(Exception):
 class Resync:
     """Compares the store with the API server."""
 
-    def __init__(self, store: Store, cluster: Cluster, queue: WorkQueue, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, cluster: Cluster, queue: WorkQueue, settings: Settings, scope: Scope | None = None
+    ) -> None:
         self._store = store
         self._cluster = cluster
         self._queue = queue
         self._settings = settings
-        self._namespaces: tuple[str | None, ...] = settings.watch_namespaces or (None,)
+        self._scope = scope or Scope(settings.watch_namespaces)
 
     async def prime(self) -> None:
         """Fill the store before the first decision; waits as long as it takes for API server, CRDs and rights."""
@@ -76,15 +79,24 @@ class Resync:
                 log.warning("resync failed", error=str(error))
             await asyncio.sleep(self._settings.resync_seconds * random.uniform(0.9, 1.1))
 
+    async def follow_scope(self) -> None:
+        """Take in what lies in namespaces that have begun to match; until cancelled."""
+        while True:
+            await self._scope.grown.wait()
+            await self.prime()
+            for uid in self._store.uids():
+                self._queue.add(uid)
+
     async def compare(self) -> dict[str, int]:
         """Forget what has vanished; returns the versions, by uid, of objects that the watches have yet to deliver."""
         behind: dict[str, int] = {}
+        await self._look_at_namespaces()
         for kind, namespace in self._profile_kinds():
-            behind.update(self._behind(await self._cluster.list_all(collection(kind, namespace))))
-        for namespace in self._namespaces:
-            restorations = await self._cluster.list_all(collection("VideoRestoration", namespace), fields=UNFINISHED)
-            jobs = await self._cluster.list_all(jobs_path(namespace), selector=OURS)
-            pods = await self._cluster.list_all(pods_path(namespace), selector=OURS)
+            behind.update(self._behind(await self._list(collection(kind, namespace))))
+        for namespace in self._scope.places:
+            restorations = await self._list(collection("VideoRestoration", namespace), fields=UNFINISHED)
+            jobs = await self._list(jobs_path(namespace), selector=OURS)
+            pods = await self._list(pods_path(namespace), selector=OURS)
             await self._forget_restorations(namespace, restorations)
             self._forget_children(namespace, jobs, pods)
             for listing in (restorations, jobs, pods):
@@ -128,22 +140,39 @@ class Resync:
             self._queue.add(uid)
 
     def _profile_kinds(self) -> list[tuple[str, str | None]]:
-        kinds: list[tuple[str, str | None]] = [("RestorationProfile", namespace) for namespace in self._namespaces]
+        kinds: list[tuple[str, str | None]] = [("RestorationProfile", namespace) for namespace in self._scope.places]
         if self._settings.cluster_profiles:
             kinds.append(("ClusterRestorationProfile", None))
         return kinds
 
+    async def _look_at_namespaces(self) -> None:
+        if self._scope.selector is None:
+            return
+        matching = await self._cluster.list_all("/api/v1/namespaces", selector=self._scope.selector)
+        for name in self._scope.replace(body["metadata"]["name"] for body in matching.items):
+            self._store.drop_namespace(name)
+
+    async def _list(self, path: str, *, selector: str | None = None, fields: str | None = None) -> Listing:
+        """What of a collection concerns this operator."""
+        listing = await self._cluster.list_all(path, selector=selector, fields=fields)
+        if self._scope.selector is None:
+            return listing
+        ours = [body for body in listing.items if self._scope.serves(body["metadata"].get("namespace"))]
+        return Listing(items=ours, version=listing.version)
+
     async def _fill(self) -> None:
+        await self._look_at_namespaces()
+        self._scope.grown.clear()
         for kind, namespace in self._profile_kinds():
-            for body in (await self._cluster.list_all(collection(kind, namespace))).items:
+            for body in (await self._list(collection(kind, namespace))).items:
                 self._take(self._store.put_profile, {"kind": kind, **body})
-        for namespace in self._namespaces:
+        for namespace in self._scope.places:
             # Children before parents: a restoration without its Job would look as if the Job was gone.
-            for body in (await self._cluster.list_all(pods_path(namespace), selector=OURS)).items:
+            for body in (await self._list(pods_path(namespace), selector=OURS)).items:
                 self._store.put_pod(body)
-            for body in (await self._cluster.list_all(jobs_path(namespace), selector=OURS)).items:
+            for body in (await self._list(jobs_path(namespace), selector=OURS)).items:
                 self._store.put_job(body)
-            for body in (await self._cluster.list_all(collection("VideoRestoration", namespace))).items:
+            for body in (await self._list(collection("VideoRestoration", namespace))).items:
                 self._take(self._store.put_restoration, body)
 
     def _take(self, put: Any, body: Mapping[str, Any]) -> None:

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     """Comma-separated namespaces to serve; empty means all, which needs a ClusterRole. With a list the operator makes
     no cluster-wide request but the one that `cluster_profiles` allows."""
 
+    namespace_selector: str | None = None
+    """Label selector of the namespaces to serve, as kubectl takes it (`restoration=enabled`); they may come and go.
+    Unset: every namespace, or those of `watch_namespaces`. Needs `list` and `watch` on namespaces."""
+
     cluster_profiles: bool = True
     """Whether ClusterRestorationProfiles may be read. Set it to false where the operator has Roles only: then
     restorations can use RestorationProfiles of their namespace and the built-in profile."""
@@ -140,6 +144,12 @@ class Settings(BaseSettings):
             SystemExit: `--help`, or a flag that does not exist.
         """
         return cls(_cli_parse_args=list(arguments))
+
+    @model_validator(mode="after")
+    def _one_scope(self) -> Self:
+        if self.watch_namespaces and self.namespace_selector:
+            raise ValueError("VR_WATCH_NAMESPACES and VR_NAMESPACE_SELECTOR exclude each other: set one of them")
+        return self
 
     @model_validator(mode="after")
     def _lease_times_fit(self) -> Self:

@@ -136,6 +136,18 @@ class Store:
         self._memories.pop(uid, None)
         self._forget_gone_pods(uid)
 
+    def drop_namespace(self, name: str) -> None:
+        """Nothing in it concerns this operator any more."""
+        for uid, known in list(self._restorations.items()):
+            namespace = known.namespace if isinstance(known, Finished) else known.metadata.namespace
+            if namespace == name:
+                for job in self.jobs(uid):
+                    self.drop_job(job.uid)
+                for pod in self.pods(uid):
+                    self._drop(self._pods, pod.uid, lambda last: last.restoration_uid)
+                self.drop_restoration(uid)
+        self._profiles = {key: profile for key, profile in self._profiles.items() if key[1] != name}
+
     def put_job(self, body: Mapping[str, Any]) -> str:
         """Take in a Job; returns the uid of its controlling owner, empty if it has none."""
         view = JobView.of(body)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from restoration_api.resources import GROUP, VERSION
 from restoration_operator import metrics
 from restoration_operator.cluster import OURS
+from restoration_operator.scope import Scope
 from restoration_operator.settings import Settings
 from restoration_operator.store import Store
 from restoration_operator.workqueue import WorkQueue
@@ -28,13 +29,16 @@ log = structlog.get_logger()
 
 
 def handlers(
-    store: Store, queue: WorkQueue, settings: Settings, *, profile_changed: Callable[[Json], None]
+    store: Store, queue: WorkQueue, settings: Settings, *, scope: Scope, profile_changed: Callable[[Json], None]
 ) -> kopf.OperatorRegistry:
     """The registry that `kopf.operator` runs. `profile_changed` is told the profiles that exist."""
     registry = kopf.OperatorRegistry()
-    feed = Feed(store, queue, profile_changed)
+    feed = Feed(store, queue, profile_changed, scope)
 
-    kopf.on.startup(registry=registry)(_configure)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        _configure(settings, scope)
+
+    kopf.on.startup(registry=registry)(configure)
     kopf.on.login(registry=registry)(_login)
     kopf.on.event(GROUP, VERSION, "videorestorations", registry=registry)(feed.restoration)
     kopf.on.event("batch", "v1", "jobs", registry=registry)(feed.job)
@@ -42,21 +46,28 @@ def handlers(
     kopf.on.event(GROUP, VERSION, "restorationprofiles", registry=registry)(feed.profile)
     if settings.cluster_profiles:
         kopf.on.event(GROUP, VERSION, "clusterrestorationprofiles", registry=registry)(feed.profile)
+    if scope.selector is not None:
+        kopf.on.event("", "v1", "namespaces", registry=registry)(feed.namespace)
     return registry
 
 
 class Feed:
     """One method per kind; each returns None, for kopf would write anything else into the object."""
 
-    def __init__(self, store: Store, queue: WorkQueue, profile_changed: Callable[[Json], None]) -> None:
+    def __init__(
+        self, store: Store, queue: WorkQueue, profile_changed: Callable[[Json], None], scope: Scope | None = None
+    ) -> None:
         self._store = store
         self._queue = queue
+        self._scope = scope or Scope()
         self._profile_changed = profile_changed
 
     async def restoration(self, *, event: Event, **_: Any) -> None:
         """A VideoRestoration was made, changed or deleted."""
         metrics.watched("videorestorations")
         body = event["object"]
+        if not self._concerns_us(body):
+            return
         uid = body["metadata"]["uid"]
         if event["type"] == "DELETED":
             self._store.drop_restoration(uid)
@@ -66,9 +77,21 @@ class Feed:
         except ValidationError as error:
             log.error("unreadable VideoRestoration", uid=uid, error=str(error))
 
+    async def namespace(self, *, event: Event, **_: Any) -> None:
+        """A namespace that matches the selector exists, or has ceased to match."""
+        metrics.watched("namespaces")
+        name = event["object"]["metadata"]["name"]
+        if event["type"] == "DELETED":
+            self._scope.dismiss(name)
+            self._store.drop_namespace(name)
+        else:
+            self._scope.admit(name)
+
     async def job(self, *, event: Event, **_: Any) -> None:
         """A Job of ours was made, changed or deleted."""
         metrics.watched("jobs")
+        if not self._concerns_us(event["object"]):
+            return
         owner = self._store.put_job(event["object"])
         if event["type"] == "DELETED":
             self._store.drop_job(event["object"]["metadata"]["uid"])
@@ -78,6 +101,8 @@ class Feed:
         """A pod of ours was made, changed or deleted."""
         metrics.watched("pods")
         body = event["object"]
+        if not self._concerns_us(body):
+            return
         owner = self._store.put_pod(body)
         if event["type"] == "DELETED":
             self._store.drop_pod(body["metadata"]["uid"], body)
@@ -99,6 +124,9 @@ class Feed:
             self._profile_changed(body)
         for uid in self._store.dependants(key):
             self._queue.add(uid)
+
+    def _concerns_us(self, body: Json) -> bool:
+        return self._scope.serves(body["metadata"].get("namespace"))
 
     def _wake(self, uid: str) -> None:
         if uid:
@@ -127,7 +155,7 @@ class NothingRemembered(kopf.DiffBaseStorage):
         raise AssertionError("the operator has no handlers that write into the objects they watch")
 
 
-async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+def _configure(settings: kopf.OperatorSettings, scope: Scope) -> None:
     # Any object `default` of another team's ClusterKopfPeering would else pause this operator.
     settings.peering.standalone = True
     settings.posting.enabled = False
@@ -143,6 +171,8 @@ async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.watching.chunk_size = 500
     settings.watching.label_selectors["batch", "jobs"] = OURS
     settings.watching.label_selectors["", "pods"] = OURS
+    if scope.selector is not None:
+        settings.watching.label_selectors["", "namespaces"] = scope.selector
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True

@@ -40,10 +40,14 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
 
 def rendered(values: Mapping[str, Any] | None = None) -> dict[tuple[str, str], Body]:
     """All objects of the chart by (kind, name). Fails the test with helm's own words if it does not render."""
+    return {(body["kind"], body["metadata"]["name"]): body for body in objects(values)}
+
+
+def objects(values: Mapping[str, Any] | None = None) -> list[Body]:
+    """The same as a list: with several namespaces there are several of one name."""
     result = helm("template", RELEASE, CHART, f"--namespace={NAMESPACE}", *as_flags(values or {}))
     assert result.returncode == 0, result.stderr
-    objects = [body for body in yaml.safe_load_all(result.stdout) if body]
-    return {(body["kind"], body["metadata"]["name"]): body for body in objects}
+    return [body for body in yaml.safe_load_all(result.stdout) if body]
 
 
 def cluster_role_rules() -> list[Body]:
@@ -55,8 +59,8 @@ def cluster_role_rules() -> list[Body]:
 def rights(values: Mapping[str, Any] | None = None) -> list[Body]:
     """The operator's service account, roles and bindings, to be applied as they are."""
     kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-    objects = rendered({"rbac.aggregateToDefaultRoles": False, **(values or {})})
-    return [body for (kind, _), body in objects.items() if kind in kinds]
+    rendering = objects({"rbac.aggregateToDefaultRoles": False, **(values or {})})
+    return [body for body in rendering if body["kind"] in kinds]
 
 
 def granted(values: Mapping[str, Any] | None = None) -> set[tuple[str, str, str]]:

@@ -1,11 +1,12 @@
 """What helm makes of the chart's values, and which values it refuses."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import pytest
 import yaml
-from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, granted, helm, rendered
+from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, granted, helm, rendered, rights
 
 from restoration_operator import cluster
 
@@ -124,6 +125,54 @@ def test_the_account_is_bound_where_the_operator_runs() -> None:
     assert objects["Deployment", FULL_NAME]["spec"]["template"]["spec"]["serviceAccountName"] == "restorer"
 
 
+def places(values: Mapping[str, Any]) -> dict[str, set[tuple[str, str, str]]]:
+    """What may be done where: by namespace, the empty one being the whole cluster."""
+    found: dict[str, set[tuple[str, str, str]]] = {}
+    for body in rights(values):
+        place = body["metadata"].get("namespace", "") if body["kind"] == "Role" else ""
+        for rule in body.get("rules", ()):
+            cells = product(rule["apiGroups"], rule["resources"], rule["verbs"])
+            found.setdefault(place, set()).update(cells)
+    return found
+
+
+def test_with_a_list_of_namespaces_nothing_is_granted_elsewhere() -> None:
+    allowed = places({"scope.namespaces": ["studio-a", "studio-b"]})
+    profiles = "clusterrestorationprofiles"
+    group = "videorestoration.dev"
+    assert allowed[""] == {
+        (group, profiles, "list"),
+        (group, profiles, "watch"),
+        (group, f"{profiles}/status", "patch"),
+    }
+    leases = {("coordination.k8s.io", "leases", verb) for verb in ("get", "create", "update")}
+    assert allowed[NAMESPACE] == leases | {("batch", "jobs", "create")}
+    assert allowed["studio-a"] == allowed["studio-b"]
+    everywhere = places({})[""]
+    missing = everywhere - allowed["studio-a"] - allowed[""]
+    assert missing == {("", "nodes", "get")}, "a lost node is then judged by time alone"
+    assert environment({"scope.namespaces": ["studio-a", "studio-b"]})["VR_WATCH_NAMESPACES"] == "studio-a,studio-b"
+
+
+def test_without_cluster_profiles_nothing_at_all_is_granted_cluster_wide() -> None:
+    values = {"scope.namespaces": ["studio-a"], "scope.clusterProfiles": False}
+    assert "" not in places(values)
+    assert environment(values)["VR_CLUSTER_PROFILES"] == "false"
+
+
+def test_with_a_selector_namespaces_are_read() -> None:
+    values = {"scope.namespaceSelector": "restoration=enabled"}
+    assert places(values)[""] - places({})[""] == {("", "namespaces", "list"), ("", "namespaces", "watch")}
+    assert environment(values)["VR_NAMESPACE_SELECTOR"] == "restoration=enabled"
+
+
+def test_two_scopes_are_refused() -> None:
+    values = {"scope.namespaces": ["studio-a"], "scope.namespaceSelector": "restoration=enabled"}
+    result = helm("template", "vr", CHART, *as_flags(values))
+    assert result.returncode != 0
+    assert "exclude each other" in result.stderr
+
+
 def test_the_role_says_what_the_operator_says_it_needs() -> None:
     """The table in the docstring of `restoration_operator.cluster`: group, resource, verbs in columns."""
     groups = {"(core)": ""}
@@ -134,7 +183,9 @@ def test_the_role_says_what_the_operator_says_it_needs() -> None:
             group, resource, verbs = (column.strip() for column in columns[:3])
             needed[groups.get(group, group), resource] = set(verbs.split())
     allowed: dict[tuple[str, str], set[str]] = {}
-    for group, resource, verb in granted({"kueue.readWorkloads": True}):
+    # Everything that can be asked for, in one release.
+    most = {"kueue.readWorkloads": True, "scope.namespaceSelector": "restoration=enabled"}
+    for group, resource, verb in granted(most):
         allowed.setdefault((group, resource), set()).add(verb)
     assert len(needed) > 5
     assert allowed == needed
@@ -150,6 +201,7 @@ def test_the_role_says_what_the_operator_says_it_needs() -> None:
         ({"defaultProfle": {}}, "defaultProfle"),
         ({"log.level": "verbose"}, "/log/level"),
         ({"replicas": 1.5}, "/replicas"),
+        ({"scope.namespaces": ["Studio"]}, "/scope/namespaces/0"),
         ({"defaultProfile.storage": [{"endpoint": "https://minio"}]}, "/defaultProfile/storage/0"),
         ({"defaultProfile.storage": [{"name": "a", "endpoint": "minio:9000"}]}, "/defaultProfile/storage/0/endpoint"),
         ({"defaultProfile.model.source.hostPath": {"path": "/models"}}, "/defaultProfile/model/source"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from restoration_api.outcome import FAILURES, FailureReason
+from restoration_api.resources.status import Attempt
 from restoration_operator.decide import attempts, classify
 from restoration_operator.decide.types import Ending, Look, LookAtChildren, LookAtNode, Observation
 from restoration_operator.views import JobView, PodView
@@ -81,15 +82,17 @@ def situation(seen: Observation, now: datetime) -> Situation:
     lost = _lost(seen, pod, now)
     if lost is not None:
         return lost
-    return Leaving(number) if job.deleting else Active(number=number, job=job, pod=_of_this_start(job, pod))
+    if job.deleting:
+        return Leaving(number)
+    return Active(number=number, job=job, pod=newest(pod for pod in pods if not _taken_away(job, entry, pod)))
 
 
-def _of_this_start(job: JobView, pod: PodView | None) -> PodView | None:
-    """A pod that a queue took away says nothing about the Job that was let go again since."""
-    if pod is None or pod.created is None or job.started is None:
-        return pod
-    leaving = pod.terminal or pod.deletion_requested is not None
-    return None if leaving and pod.disruption is None and pod.created < job.started else pod
+def _taken_away(job: JobView, entry: Attempt | None, pod: PodView) -> bool:
+    """Whether a queue ended the pod with its Job's suspension: it says nothing about the Job that was let go since."""
+    if entry is not None and entry.reason == FailureReason.PREEMPTED and entry.start_time is None:
+        return pod.name == entry.pod_name
+    leaving = (pod.terminal or pod.deletion_requested is not None) and pod.disruption is None
+    return leaving and pod.created is not None and job.started is not None and pod.created < job.started
 
 
 def newest(pods: Iterable[PodView]) -> PodView | None:
