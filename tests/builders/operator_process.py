@@ -103,6 +103,11 @@ class OperatorProcess:
         return self._process.pid
 
     @property
+    def returncode(self) -> int | None:
+        """Exit status; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def log(self) -> str:
         """What it has written so far, over all starts."""
         return self._log.read_text() if self._log.exists() else ""

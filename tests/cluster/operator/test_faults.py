@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from tests.builders import outcomes
 from tests.builders.kubelet import Kubelet
-from tests.builders.live_api import GROUP_PATH, ApiServer, condition
-from tests.builders.operator_process import OperatorProcess
+from tests.builders.live_api import GROUP_PATH, ApiServer, condition, eventually
+from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import WRITES, Proxy
 
 pytestmark = pytest.mark.xdist_group("operator")
@@ -70,3 +73,38 @@ async def test_somebody_changes_the_object_all_the_time(
     conflicts = [write for write in proxy.writes if write.status == 409]
     assert conflicts
     assert any(method == "GET" and "/videorestorations/clip" in url for method, url, _ in proxy.requests)
+
+
+async def test_a_watch_that_is_alive_in_appearance_only(
+    api: ApiServer, proxy: Proxy, namespace: str, tmp_path: Path
+) -> None:
+    """It is connected and says nothing: no timeout ends it. A listing tells, and the process starts afresh."""
+
+    connected = asyncio.Event()
+
+    async def silence() -> web.Response:
+        connected.set()
+        await asyncio.Event().wait()
+        raise AssertionError("cancelled with its connection")
+
+    def fault(request: web.Request, number: int) -> Any:
+        deaf = "watch" in request.query and request.path.endswith("/videorestorations")
+        return silence() if deaf else None
+
+    proxy.fault = fault
+    settings = {"watch_namespaces": namespace, "resync_seconds": "1", "stale_watch_seconds": "1"}
+    with OperatorProcess(tmp_path, kubeconfig=plain_kubeconfig(tmp_path, proxy.url), **settings) as operator:
+        await operator.synced()
+        await asyncio.wait_for(connected.wait(), timeout=60)
+        await api.apply(namespace)
+
+        async def ended() -> bool:
+            return operator.returncode is not None
+
+        await eventually(ended, what="the operator has ended", seconds=60)
+        assert operator.returncode == 1
+        assert "were not delivered by a watch" in operator.log
+        assert "Traceback" not in operator.log
+        proxy.fault = None
+        operator.start()
+        assert condition(await api.until(namespace, "Accepted", "Valid"), "Accepted")[0] == "True"
