@@ -174,6 +174,9 @@ async def test_what_is_seen_between_two_executions(api: ApiServer, kubelet: Kube
     pattern = r"execution 2 starts at \S+Z \(1 of 3 retries\); execution 1 ended with StorageError: 503 from s3"
     assert re.fullmatch(pattern, message)
     await api.job_ttl(namespace, 3600)
+    # It keeps what it has claimed: nobody else may write its output meanwhile.
+    await api.apply(namespace, {"input.uri": "s3://media/raw/other.mp4"}, name="second")
+    await api.until(namespace, "Accepted", "OutputClaimed", name="second")
 
 
 async def test_the_budget_is_used_up(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:

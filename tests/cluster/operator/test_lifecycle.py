@@ -126,6 +126,37 @@ async def test_the_profile_is_gone_when_the_next_execution_starts(
     assert condition(await api.finished(namespace), "Succeeded") == ("True", "Completed")
 
 
+async def test_a_stranger_has_the_name_of_the_next_job(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
+    body = await api.apply(namespace, {"retryPolicy": {"backoffSeconds": 1}})
+    pod = await kubelet.pod(namespace)
+    await kubelet.start(pod)
+    await api.until(namespace, "Scheduled", "Running")
+    await api.merge(restoration_path(namespace, "clip"), {"spec": {"suspend": True}})
+
+    async def stopped() -> bool:
+        return not await api.jobs(namespace)
+
+    await eventually(stopped, what="the first Job is gone")
+    path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    name = f"vr-clip-{body['metadata']['uid'].replace('-', '')[-8:]}-e2-run"
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}
+    strange = {"metadata": {"name": name}, "spec": {"suspend": True, "template": template}}
+    stranger = await api.call("POST", path, strange)
+    await api.merge(restoration_path(namespace, "clip"), {"spec": {"suspend": False}})
+    body = await api.until(namespace, "Accepted", "NameConflict")
+    assert name in next(item["message"] for item in body["status"]["conditions"] if item["type"] == "Accepted")
+    untouched = await api.call("GET", f"{path}/{name}")
+    assert untouched["metadata"]["uid"] == stranger["metadata"]["uid"]
+    assert "deletionTimestamp" not in untouched["metadata"], "it is not ours to delete"
+    await api.call("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"})
+    again = await kubelet.pod(namespace, execution=2)
+    await kubelet.start(again)
+    await kubelet.end(again, 0, outcomes.succeeded())
+    over = await api.finished(namespace)
+    assert condition(over, "Succeeded") == ("True", "Completed")
+    assert over["status"]["attempts"]["executions"] == 2
+
+
 async def test_a_lost_node_while_the_user_suspends(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
     """The Job is being deleted in the foreground and waits for a pod that cannot end; neither may stay for ever."""
     await api.apply(namespace, {"retryPolicy": {"backoffSeconds": 1}, "activeDeadlineSeconds": 10_000})
