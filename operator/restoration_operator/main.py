@@ -151,6 +151,8 @@ class Operator:
             lost_node_seconds=settings.lost_node_seconds,
             stale_progress_seconds=settings.stale_progress_seconds,
             kueue_workloads=settings.kueue_workloads,
+            plan_jobs=settings.plan_jobs,
+            light=settings.light_resources,
             explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND, clock=clocks.seconds)),
             announce=self._announcer.recorded,
         )

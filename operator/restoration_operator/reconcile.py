@@ -14,6 +14,7 @@ import structlog
 
 from restoration_api.resources import ConditionType, VideoRestoration, VideoRestorationStatus
 from restoration_operator import metrics
+from restoration_operator.build.light import LightResources
 from restoration_operator.build.snapshot import PROFILE_KEY, REQUEST_KEY, Snapshot, config_map
 from restoration_operator.clock import utc_now
 from restoration_operator.cluster import ApiError, Cluster, Stored
@@ -32,6 +33,7 @@ from restoration_operator.decide.types import (
     LookAtNode,
     LookAtQueue,
     LookAtSnapshot,
+    PlanJobs,
     QueueWord,
     Refusal,
     SetJobTtl,
@@ -72,6 +74,8 @@ class Reconciler:
         lost_node_seconds: int = 300,
         stale_progress_seconds: int = 600,
         kueue_workloads: bool = False,
+        plan_jobs: PlanJobs = "Always",
+        light: LightResources | None = None,
         clock: Callable[[], datetime] = utc_now,
         explainer: Explainer | None = None,
         announce: Callable[[VideoRestoration, VideoRestorationStatus], None] = lambda before, after: None,
@@ -82,6 +86,8 @@ class Reconciler:
         self._lost_node_seconds = lost_node_seconds
         self._stale_progress = timedelta(seconds=stale_progress_seconds)
         self._kueue_workloads = kueue_workloads
+        self._plan_jobs = plan_jobs
+        self._light = light or LightResources()
         self._clock = clock
         self._announce = announce
         self._explainer = explainer or Explainer(cluster)
@@ -111,6 +117,8 @@ class Reconciler:
                 lost_node_seconds=self._lost_node_seconds,
                 stale_progress=self._stale_progress,
                 queue_readable=self._kueue_workloads,
+                plan_jobs=self._plan_jobs,
+                light=self._light,
             )
             decision = decide(seen, self._clock())
             if decision.looks:

@@ -15,6 +15,11 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from restoration_operator.build.light import LightResources
+from restoration_operator.decide.types import PlanJobs
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+
 PREFIX: Final = "VR_"
 PROGRAM: Final = "video-restoration-operator"
 
@@ -119,6 +124,23 @@ class Settings(BaseSettings):
     """Whether Kueue's Workloads may be read, which say why a Job is held back; the Job itself only says that it is.
     Needs Kueue, and `list` on `workloads.kueue.x-k8s.io` (chart value `kueue.readWorkloads`)."""
 
+    plan_jobs: PlanJobs = "Always"
+    """For which profiles a Job without a GPU plans before another one restores: `Always`, `GPU` (profiles that ask for
+    one) or `Never`. What needs no GPU, a result that is there or an input that is not, then never waits for one. It
+    costs a pod of a few seconds, which short clips on CPU profiles may want to save. Set `Never` where a queue holds
+    back every Job that carries no queue label."""
+
+    light_cpu: Quantity = "250m"
+    """Processor time that Jobs without a GPU ask for, or what the profile asks for where that is less."""
+
+    light_memory: Quantity = "256Mi"
+    """Memory that Jobs without a GPU ask for, or what the profile asks for where that is less. Planning takes 100 MiB
+    and the decoder's frames."""
+
+    light_memory_limit: Quantity = "4Gi"
+    """Most memory that Jobs without a GPU may take, or the profile's limit where that is less: a decoder holds up to 32
+    frames, 3.4 GiB of 8K at 10 bits."""
+
     request_timeout_seconds: float = Field(default=30, gt=0)
     """Longest wait for one answer of the API server."""
 
@@ -158,6 +180,11 @@ class Settings(BaseSettings):
                 "VR_LEASE_RETRY_SECONDS x 1.2 < VR_LEASE_RENEW_DEADLINE_SECONDS < VR_LEASE_DURATION_SECONDS must hold"
             )
         return self
+
+    @property
+    def light_resources(self) -> LightResources:
+        """What Jobs without a GPU are given."""
+        return LightResources(cpu=self.light_cpu, memory=self.light_memory, memory_limit=self.light_memory_limit)
 
     @property
     def cluster_wide(self) -> bool:

@@ -147,8 +147,9 @@ def ended(exit_code: int, message: str = "", *, reason: str = "Error", finished:
 def observe(
     seen: VideoRestoration, *, jobs: Iterable[JobView] = (), pods: Iterable[PodView] = (), **rest: Any
 ) -> Observation:
-    """All that there is to see; the profile is the one of `profile()` unless given."""
-    return Observation(restoration=seen, jobs=tuple(jobs), pods=tuple(pods), **({"profile": profile()} | rest))
+    """All that there is to see; the profile is the one of `profile()` and no Job of its own plans, unless given."""
+    usual = {"profile": profile(), "plan_jobs": "Never"}
+    return Observation(restoration=seen, jobs=tuple(jobs), pods=tuple(pods), **(usual | rest))
 
 
 def settle(seen: Observation, now: datetime = T0) -> tuple[Observation, Decision]:

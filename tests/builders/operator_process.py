@@ -34,6 +34,8 @@ class OperatorProcess:
             "http_host": "127.0.0.1",
             "http_port": "0",
             "poll_seconds": "0.3",
+            # One Job a restoration; what plans have to do with it is tested where they are switched on.
+            "plan_jobs": "Never",
         }
         self._environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("VR_")},

@@ -41,6 +41,31 @@ def succeeded(*, reason: str = "Completed", frames: int = 60) -> str:
     ).termination_message()
 
 
+def planned(*, segments_done: int = 0, frames: int = 60) -> str:
+    """The plan of the same clip is made."""
+    return Outcome(
+        result=Result.SUCCEEDED,
+        reason="Planned",
+        message=f"planned {frames} frames in 3 segments",
+        cache_key="c" * 64,
+        segments_done=segments_done,
+        segments_total=3,
+        input=InputOutcome(etag="abc", size_bytes=1000, width=160, height=90, frames=frames, frame_rate="24/1"),
+        timings=Timings(fetch_milliseconds=300),
+    ).termination_message()
+
+
+def unfinished() -> str:
+    """An earlier execution left too little for an output."""
+    return Outcome(
+        result=Result.INTERRUPTED,
+        reason="Interrupted",
+        message="no output was published; 1 of 3 segments are finished and kept",
+        segments_done=1,
+        segments_total=3,
+    ).termination_message()
+
+
 def failed(reason: FailureReason, message: str) -> str:
     """The runner knows what is wrong."""
     return Outcome(result=Result.FAILED, reason=reason, message=message).termination_message()

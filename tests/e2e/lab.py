@@ -86,7 +86,7 @@ class Lab:
     def kill_runner(self, name: str) -> None:
         """SIGKILL to every process of the restoration's running container, on the node, from outside."""
         assert self.stage.nodes_are_local, "needs the development cluster: the runner is killed on its node"
-        [pod] = self.pods(name)
+        [pod] = [item for item in self.pods(name) if item["metadata"]["labels"]["videorestoration.dev/role"] == "run"]
         container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
         killed = [process for process in Path("/proc").glob("[0-9]*") if _belongs_to(process, container)]
         for process in killed:

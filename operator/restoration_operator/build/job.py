@@ -5,14 +5,15 @@ templates are immutable. Disruptions alone stay inside the Job. `podReplacementP
 There is no liveness probe: it would kill a runner whose HTTP thread starves behind a long native call.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from restoration_api.outcome import HTTP_PORT, PERMANENT_EXIT_CODES
 from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_api.resources.profile import PodTemplate
 from restoration_operator.build import queueing
-from restoration_operator.build.names import job_name, volume_name
+from restoration_operator.build.light import LightResources, without_gpu
+from restoration_operator.build.names import Role, job_name, volume_name
 from restoration_operator.build.owner import labels, owner_reference
 from restoration_operator.build.patch import strategic_merge
 from restoration_operator.build.request import MODEL_FOLDER, storage_in_use
@@ -47,7 +48,7 @@ class Execution:
     """What differs from one execution to the next; everything else is the request's and the profile's."""
 
     number: int
-    role: str = "run"
+    role: Role = Role.RUN
     active_deadline_seconds: int | None = None
     memory_hint_mib: int | None = None
     excluded_nodes: tuple[str, ...] = ()
@@ -64,6 +65,8 @@ class Plan:
     snapshot_name: str
     request_hash: str
     execution: Execution
+    light: LightResources = field(default_factory=LightResources)
+    """Of a role that needs no GPU."""
 
 
 def build_job(plan: Plan) -> Json:
@@ -155,7 +158,8 @@ def _pod_spec(plan: Plan) -> Json:
         "volumes": _volumes(plan),
     }
     present = {key: value for key, value in spec.items() if value not in (None, "", [], {})}
-    return strategic_merge(present, pod.spec_patch) if pod.spec_patch else present
+    patched = strategic_merge(present, pod.spec_patch) if pod.spec_patch else present
+    return patched if execution.role is Role.RUN else without_gpu(patched, plan.profile, plan.light)
 
 
 def _container(plan: Plan) -> Json:
@@ -195,7 +199,9 @@ def _container(plan: Plan) -> Json:
 
 def _arguments(plan: Plan) -> list[str]:
     execution = plan.execution
-    arguments = [execution.role, f"--request=/etc/vr/{REQUEST_KEY}", f"--request-sha256={plan.request_hash}"]
+    arguments = [execution.role.value, f"--request=/etc/vr/{REQUEST_KEY}", f"--request-sha256={plan.request_hash}"]
+    if execution.role is not Role.RUN:
+        return arguments
     if execution.memory_hint_mib is not None:
         arguments.append(f"{MEMORY_HINT_ARGUMENT}{execution.memory_hint_mib}")
     if execution.segments is not None:
@@ -319,5 +325,5 @@ def _own_labels(plan: Plan) -> dict[str, str]:
     return {
         **labels(plan.restoration.metadata.uid),
         EXECUTION_LABEL: str(plan.execution.number),
-        ROLE_LABEL: plan.execution.role,
+        ROLE_LABEL: plan.execution.role.value,
     }

@@ -11,6 +11,7 @@ Requirements:
 
 import hashlib
 import re
+from enum import StrEnum
 from typing import Final
 
 SLUG_CHARACTERS: Final = 30
@@ -38,7 +39,23 @@ def base_name(name: str, uid: str) -> str:
     return f"vr-{slug(name)}-{uid.replace('-', '')[-UID_CHARACTERS:]}"
 
 
-def job_name(name: str, uid: str, *, execution: int, role: str = "run") -> str:
+class Role(StrEnum):
+    """What a Job of an execution does; also the runner's command."""
+
+    PLAN = "plan"
+    """Finds out, without a GPU, whether the request can be served, and writes the plan."""
+    RUN = "run"
+    """Restores, or does what is left of it."""
+    ASSEMBLE = "assemble"
+    """Publishes, without a GPU, what is finished, or reports what is published."""
+
+    @classmethod
+    def of(cls, text: str) -> "Role":
+        """The role of that name; `run`, the first there ever was, for anything else."""
+        return next((role for role in cls if role.value == text), cls.RUN)
+
+
+def job_name(name: str, uid: str, *, execution: int, role: str = Role.RUN) -> str:
     """`vr-<slug>-<8 hex of uid>-e<execution>-<role>`."""
     return f"{base_name(name, uid)}-e{execution}-{role}"
 

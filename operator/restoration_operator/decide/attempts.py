@@ -8,6 +8,7 @@ The history is bounded; what must not be forgotten with an entry (budgets, runni
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from restoration_api.outcome import FAILURES
@@ -43,6 +44,30 @@ def begin(status: VideoRestorationStatus, number: int, job: JobView) -> VideoRes
         memory_hint_mib=job.memory_hint_mib,
         excluded_nodes=job.excluded_nodes[:MOST_EXCLUDED_NODES] or None,
     )
+
+
+def leave_open(
+    status: VideoRestorationStatus, number: int, ending: Ending, *, reason: str, end_time: datetime
+) -> VideoRestorationStatus:
+    """The status after a Job of an execution that another Job of the same one follows: its running time counts, too."""
+    closed = close(status, number, ending, job_name=status.job_name, end_time=end_time)
+    return record(closed, number, reason=reason, end_time=None, exit_code=None)
+
+
+def end_open(status: VideoRestorationStatus, ending: Ending, now: datetime) -> VideoRestorationStatus:
+    """The status of a restoration that ends between two Jobs of an execution: that is over, too."""
+    number = status.attempts.executions
+    item = entry(status, number)
+    if item is None or item.end_time is not None:
+        return status
+    return record(status, number, reason=ending.reason, message=clip(ending.message, MESSAGE_CHARACTERS), end_time=now)
+
+
+def reopen(status: VideoRestorationStatus, number: int) -> VideoRestorationStatus:
+    """The status before another Job of the same execution is created: what was noted of the one before is forgotten."""
+    if entry(status, number) is None:
+        return status
+    return record(status, number, reason=None, message=None, start_time=None, pod_name=None, node_name=None)
 
 
 def record(status: VideoRestorationStatus, number: int, **facts: Any) -> VideoRestorationStatus:

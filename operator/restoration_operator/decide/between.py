@@ -5,7 +5,7 @@ from datetime import datetime
 
 from restoration_api.outcome import FailureReason
 from restoration_api.resources import ConditionType, Phase
-from restoration_operator.decide import attempts, execution, retry
+from restoration_operator.decide import attempts, execution, retry, roles
 from restoration_operator.decide.conditions import ACCEPTED, NOT_SCHEDULED, Facts, State, current
 from restoration_operator.decide.types import DeleteJob, Observation, Propagation, SetJobTtl
 from restoration_operator.views import JobView
@@ -49,17 +49,26 @@ def pending(seen: Observation) -> Facts:
 
 
 def leftovers(seen: Observation, number: int) -> tuple[DeleteJob | SetJobTtl, ...]:
-    """What becomes of Jobs with a number below `number`: their executions are closed in the stored status."""
+    """What becomes of Jobs with a number below `number`, and of this number's in another role than the current one:
+    how they ended is stored in the status."""
     ttl_seconds = seen.restoration.spec.cleanup.job_ttl_seconds
     actions: list[DeleteJob | SetJobTtl] = []
     for job in seen.jobs:
-        if job.execution >= number:
+        if job.execution > number or (job.execution == number and not _superseded(seen, job)):
             continue
         if job.unfinished:
             actions.extend(_end(seen, job))
         elif job.ttl_seconds is None and not job.deleting:
             actions.append(SetJobTtl(job, ttl_seconds))
     return tuple(actions)
+
+
+def _superseded(seen: Observation, job: JobView) -> bool:
+    """Whether the execution has gone on to another Job than this one."""
+    status = seen.restoration.status
+    return job.execution == status.attempts.executions and (
+        job.name != status.job_name or roles.following(status) is not None
+    )
 
 
 def _end(seen: Observation, job: JobView) -> tuple[DeleteJob, ...]:

@@ -17,7 +17,7 @@ from restoration_api.outcome import EXIT_CODES, EXIT_INTERRUPTED, FAILURES, Budg
 from restoration_operator.decide.types import Ending
 from restoration_operator.views import JobEnd, JobView, PodView, Terminated
 
-SUCCESS_REASONS: Final = ("Completed", "CacheHit")
+SUCCESS_REASONS: Final = ("Completed", "CacheHit", "Planned")
 
 DISRUPTIONS: Final = {
     "PreemptionByScheduler": FailureReason.PREEMPTED,

@@ -2,47 +2,78 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
-from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome
+from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome, Result
 from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
 from restoration_api.resources.status import InputStatus, OutputStatus, Worker
-from restoration_operator.decide import attempts, between, deadline, execution, progress, replacement, retry, timings
+from restoration_operator.build.names import Role
+from restoration_operator.decide import (
+    attempts,
+    between,
+    deadline,
+    execution,
+    progress,
+    replacement,
+    retry,
+    roles,
+    timings,
+)
 from restoration_operator.decide.conditions import ACCEPTED, NOT_SCHEDULED, Facts, State, current, report
 from restoration_operator.decide.types import Decision, Ending, Observation
 from restoration_operator.views import Terminated
 
+CACHE_HIT: Final = "CacheHit"
+
 
 def conclude(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
-    """Close the attempt; then judge whether another one follows."""
-    if ended.ending.evidence_missing and not ended.ending.succeeded:
-        return _settle(seen, ended, now)
+    """Go on to the execution's next Job, or close the attempt and judge whether another one follows."""
+    role, ending = roles.current(seen.restoration.status), ended.ending
+    if role is Role.PLAN and ending.succeeded and ending.reason != CACHE_HIT:
+        return _go_on(seen, ended, roles.PLANNED, now)
+    if role is Role.RUN and ending.evidence_missing and not ending.succeeded:
+        # Nothing tells how it ended; the bucket may know, and asking it costs no GPU.
+        return _go_on(seen, ended, roles.REPORT_LOST, now)
+    if role is Role.ASSEMBLE and ending.outcome is not None and ending.outcome.result is Result.INTERRUPTED:
+        message = f"execution {ended.number} left no report, and {ending.outcome.message}"
+        return _close(seen, replace(ended, ending=replace(ending, message=message)), now)
     return _close(seen, ended, now)
 
 
-def _settle(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
-    """Nothing tells how the execution ended; the bucket may know.
+def _go_on(seen: Observation, ended: execution.Ended, reason: str, now: datetime) -> Decision:
+    """The execution is not over: note what its Job found out, and why another one follows."""
+    status, ending = _timed(seen, ended, now), ended.ending
+    end = min(ending.at or now, now)
+    status = attempts.leave_open(status, ended.number, ending, reason=reason, end_time=end)
+    status = status.model_copy(update=_results(status, ending.outcome))
+    if reason == roles.PLANNED:
+        status = status.model_copy(update={"progress": progress.planned(ending.outcome, now)})
+    facts = Facts(phase=Phase.STARTING, accepted=ACCEPTED, scheduled=NOT_SCHEDULED)
+    if seen.restoration.spec.suspend:
+        facts = replace(facts, phase=Phase.SUSPENDED)
+    return Decision(status=report(with_status(seen, status), facts, now))
 
-    Counted as the disruption that it looks like: the next execution finds finished segments, or a published output
-    that it only has to report. This is where a cheaper execution that does nothing but that would be started.
-    """
-    return _close(seen, ended, now)
+
+def _timed(seen: Observation, ended: execution.Ended, now: datetime) -> VideoRestorationStatus:
+    """The status with the times of this Job: its wait and start, if not noted yet, and what its runner measured."""
+    status, pod = seen.restoration.status, ended.ending.pod
+    if pod is not None and pod.taken is not None:
+        accounted = replacement.take_over(seen, status, ended.number, pod, now)
+        status = status if isinstance(accounted, Ending) else accounted
+    entry = attempts.entry(status, ended.number)
+    if (entry is None or entry.start_time is None) and pod is not None and pod.taken is not None:
+        job = next((job for job in seen.jobs if job.name == status.job_name), None)
+        status = status.model_copy(update={"timings": timings.with_start(seen.restoration, job, pod, seen.jobs)})
+    return status.model_copy(update={"timings": timings.with_end(status.timings, ended.ending.outcome)})
 
 
 def _close(seen: Observation, ended: execution.Ended, now: datetime) -> Decision:
-    status, ending = seen.restoration.status, ended.ending
-    if ending.pod is not None and ending.pod.taken is not None:
-        accounted = replacement.take_over(seen, status, ended.number, ending.pod, now)
-        status = status if isinstance(accounted, Ending) else accounted
-    entry = attempts.entry(status, ended.number)
-    if (entry is None or entry.start_time is None) and ending.pod is not None and ending.pod.taken is not None:
-        job = next((job for job in seen.jobs if job.name == status.job_name), None)
-        started = timings.with_start(seen.restoration, job, ending.pod)
-        status = status.model_copy(update={"timings": started, "start_time": status.start_time or ending.pod.taken})
+    status, ending = _timed(seen, ended, now), ended.ending
+    if status.start_time is None and ending.pod is not None:
+        status = status.model_copy(update={"start_time": ending.pod.taken})
     # Another machine's clock may be ahead; a wait that begins in the future would be a long one.
     end = min(ending.at or now, now)
     status = attempts.close(status, ended.number, ending, job_name=status.job_name, end_time=end)
-    status = status.model_copy(update={"timings": timings.with_end(status.timings, ending.outcome)})
     closed = with_status(seen, status)
     if ending.succeeded:
         return finish(closed, ending, now)
@@ -63,6 +94,7 @@ def _close(seen: Observation, ended: execution.Ended, now: datetime) -> Decision
 
 def finish(seen: Observation, ending: Ending, now: datetime) -> Decision:
     """The terminal status: written once, kept for ever."""
+    seen = with_status(seen, attempts.end_open(seen.restoration.status, ending, now))
     restoration, status = seen.restoration, seen.restoration.status
     impossible = status.profile is None and ending.reason == FailureReason.INVALID_PARAMETERS
     facts = Facts(
@@ -95,7 +127,7 @@ def with_status(seen: Observation, status: VideoRestorationStatus) -> Observatio
 def _scheduled(status: VideoRestorationStatus, ending: Ending) -> State:
     """Where it was when it ended."""
     last = attempts.entry(status, status.attempts.executions)
-    if ending.reason == "CacheHit":
+    if ending.reason == CACHE_HIT:
         return State("True", "CacheHit", ending.message)
     if ending.pod is not None and isinstance(ending.pod.container, Terminated):
         return State("True", "Running", f"pod {ending.pod.name} on node {ending.pod.node}")

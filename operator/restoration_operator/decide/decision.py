@@ -8,7 +8,7 @@ from restoration_api.outcome import FAILURES, FailureReason
 from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
 from restoration_api.resources.status import Worker
 from restoration_operator.build.job import Plan, build_job
-from restoration_operator.build.names import job_name
+from restoration_operator.build.names import Role, job_name
 from restoration_operator.decide import (
     agreement,
     attempts,
@@ -19,6 +19,7 @@ from restoration_operator.decide import (
     progress,
     queue,
     replacement,
+    roles,
     slots,
     timings,
     variation,
@@ -35,6 +36,7 @@ from restoration_operator.decide.conditions import (
     earliest,
     report,
 )
+from restoration_operator.decide.roles import Step
 from restoration_operator.decide.types import (
     CreateJob,
     Decision,
@@ -51,6 +53,9 @@ from restoration_operator.views import PodView
 LOOK_AT_NODE_AGAIN: Final = timedelta(seconds=30)
 
 _USED_UP: Final = "{0.meaning}; {0.remedy}".format(FAILURES[FailureReason.DEADLINE_EXCEEDED])
+
+PLANNING: Final = "Planning"
+"""Reason of `Scheduled=Unknown` while a Job without a GPU looks at input and output."""
 
 OUR_NAME: Final = "videorestoration.dev/operator"
 """Value of `spec.managedBy` under which this operator acts; unset means the same."""
@@ -73,9 +78,9 @@ def decide(seen: Observation, now: datetime) -> Decision:
         case execution.Unclear():
             return Decision(status=restoration.status, looks=(situation.look,))
         case execution.Idle():
-            return _prepare(seen, restoration.status.attempts.executions + 1, now)
-        case execution.Reserved():
-            return _prepare(seen, situation.number, now)
+            return _prepare(seen, None, now)
+        case execution.Reserved() | execution.Between():
+            return _prepare(seen, situation.step, now)
         case execution.Active():
             return _follow(seen, situation, now)
         case execution.Leaving():
@@ -86,8 +91,8 @@ def decide(seen: Observation, now: datetime) -> Decision:
             assert_never(situation)
 
 
-def _prepare(seen: Observation, number: int, now: datetime) -> Decision:
-    """No Job of this number was ever seen: agree on terms, reserve the number, then create."""
+def _prepare(seen: Observation, step: Step | None, now: datetime) -> Decision:
+    """The Job of this step (none: the first of a new execution) was never seen: agree on terms, reserve, create."""
     settled = agreement.terms(seen, now)
     match settled:
         case agreement.Unread():
@@ -105,31 +110,35 @@ def _prepare(seen: Observation, number: int, now: datetime) -> Decision:
     left = deadline.active_seconds_left(seen.restoration.spec, settled.profile.spec, seen.restoration.status)
     if left is not None and left <= 0:
         return finish(seen, failure(FailureReason.DEADLINE_EXCEEDED, _USED_UP), now)
-    left_over = between.leftovers(seen, number)
+    status = seen.restoration.status
+    if step is None:
+        first = roles.first(status, settled.profile.spec, seen.plan_jobs)
+        step = Step(status.attempts.executions + 1, first)
+    left_over = between.leftovers(seen, step.number)
     paused = between.pause(seen, now)
     if paused is not None:
         return Decision(status=report(seen, paused.facts, now), actions=left_over, wake_at=paused.wake_at)
-    reserved = number == seen.restoration.status.attempts.executions
-    waiting = None if reserved else _wait_for_slot(seen, settled, now)
-    return waiting or _create(seen, settled, number, left, now)
+    waits = step.role is Role.RUN and slots.standing(seen.restoration) is not slots.Standing.HOLDS
+    waiting = _wait_for_slot(seen, settled, now) if waits else None
+    return waiting or _create(seen, settled, step, left, now)
 
 
-def _create(seen: Observation, settled: Terms, number: int, seconds_left: int | None, now: datetime) -> Decision:
-    """Reserve, then create: the actions run only once the status that reserves the number is stored."""
+def _create(seen: Observation, settled: Terms, step: Step, seconds_left: int | None, now: datetime) -> Decision:
+    """Reserve, then create: the actions run only once the status that reserves number and name is stored."""
     restoration, refusal = seen.restoration, seen.refusal
     profile = agreement.recorded(seen, settled)
-    name = job_name(restoration.metadata.name, restoration.metadata.uid, execution=number)
+    name = job_name(restoration.metadata.name, restoration.metadata.uid, execution=step.number, role=step.role)
     accepted = ACCEPTED if refusal is None else State("False", refusal.reason, refusal.message)
     before = current(restoration.status, ConditionType.ACCEPTED, ACCEPTED)
     if refusal is None and before.reason in ("ChildRejected", "NameConflict"):
         accepted = before  # it was refused before a restart; the coming attempt will tell
     phase = Phase.STARTING if accepted.status == "True" else Phase.PENDING
     status = report(seen, Facts(phase=phase, accepted=accepted, scheduled=NOT_SCHEDULED), now)
-    status = status.model_copy(
+    status = attempts.reopen(status, step.number).model_copy(
         update={
             "profile": profile,
             "job_name": name,
-            "attempts": status.attempts.model_copy(update={"executions": number}),
+            "attempts": status.attempts.model_copy(update={"executions": step.number}),
             "progress": None,
         }
     )
@@ -141,7 +150,10 @@ def _create(seen: Observation, settled: Terms, number: int, seconds_left: int | 
             profile=settled.profile.spec,
             snapshot_name=profile.snapshot_name or "",
             request_hash=settled.snapshot.request_hash,
-            execution=variation.next_execution(status, settled.profile.spec, number, seconds_left=seconds_left),
+            execution=variation.next_execution(
+                status, settled.profile.spec, step.number, role=step.role, seconds_left=seconds_left
+            ),
+            light=seen.light,
         )
     )
     ensure = EnsureSnapshot(profile.snapshot_name or "", settled.snapshot)
@@ -191,7 +203,7 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     if limits.ending is not None:
         return conclude(seen, execution.Ended(number=active.number, ending=limits.ending), now)
     wake_at = earliest((placed.wake_at, limits.wake_at, _lost_at(seen, active.pod, now)))
-    if entry is None:
+    if entry is None or entry.job_name != active.job.name:
         status = attempts.begin(status, active.number, active.job)
     if placed.hold and entry is not None:
         return Decision(status=status, actions=older, wake_at=wake_at)
@@ -202,8 +214,12 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
             return conclude(seen, execution.Ended(number=active.number, ending=accounted), now)
         status = _running(seen, accounted, active, active.pod, now)
         phase = progress.phase(status.progress)
+    scheduled = placed.scheduled
+    if placed.running and active.role is Role.PLAN:
+        # Not `Running`: what people wait for has not begun, and a GPU may still be long in coming.
+        phase, scheduled = Phase.STARTING, State("Unknown", PLANNING, f"{scheduled.message} looks at the input")
     noted = with_status(seen, status)
-    facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=placed.scheduled, blocked=placed.blocked)
+    facts = Facts(phase=phase, accepted=ACCEPTED, scheduled=scheduled, blocked=placed.blocked)
     return Decision(status=report(noted, facts, now), actions=older, wake_at=wake_at)
 
 
@@ -250,14 +266,16 @@ def _running(
         facts |= {"start_time": pod.taken or now, "reason": None, "message": None}
         again = entry is not None and entry.reason == FailureReason.PREEMPTED
         job = replace(active.job, created=active.job.started) if again else active.job
-        status = status.model_copy(update={"timings": timings.with_start(seen.restoration, job, pod)})
+        started = timings.with_start(seen.restoration, job, pod, () if again else seen.jobs)
+        status = status.model_copy(update={"timings": started})
     if polled is not None and polled.progress.gpu:
         facts["gpu"] = polled.progress.gpu
     status = attempts.record(status, active.number, **facts)
     gpu = facts.get("gpu") or (entry.gpu if entry else None)
+    begun = None if active.role is Role.PLAN else pod.taken or now
     return status.model_copy(
         update={
-            "start_time": status.start_time or pod.taken or now,
+            "start_time": status.start_time or begun,
             "worker": Worker(pod_name=pod.name, node_name=pod.node, gpu=gpu),
             "progress": progress.merge(status.progress, polled),
         }

@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 
 from restoration_api.outcome import FAILURES, FailureReason
 from restoration_api.resources.status import Attempt
-from restoration_operator.decide import attempts, classify
+from restoration_operator.build.names import Role
+from restoration_operator.decide import attempts, classify, roles
+from restoration_operator.decide.roles import Step
 from restoration_operator.decide.types import Ending, Look, LookAtChildren, LookAtNode, Observation
 from restoration_operator.views import JobView, PodView
 
@@ -22,9 +24,16 @@ class Idle:
 
 @dataclass(frozen=True)
 class Reserved:
-    """A number is reserved and its Job was never seen."""
+    """A Job's name is reserved and the Job was never seen."""
 
-    number: int
+    step: Step
+
+
+@dataclass(frozen=True)
+class Between:
+    """A Job of the execution is over, and another one follows it."""
+
+    step: Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,11 @@ class Active:
     job: JobView
     pod: PodView | None
     """The newest one."""
+
+    @property
+    def role(self) -> Role:
+        """What the Job is there for."""
+        return Role.of(self.job.role)
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Unclear:
     look: Look
 
 
-Situation = Idle | Reserved | Active | Leaving | Ended | Unclear
+Situation = Idle | Reserved | Between | Active | Leaving | Ended | Unclear
 
 
 def situation(seen: Observation, now: datetime) -> Situation:
@@ -69,13 +83,17 @@ def situation(seen: Observation, now: datetime) -> Situation:
     entry = attempts.entry(status, number)
     if number == 0 or (entry is not None and entry.end_time is not None):
         return Idle()
+    following = roles.following(status)
+    if following is not None:
+        return Between(following)
     job = next((job for job in seen.jobs if job.name == status.job_name), None)
     pods = [pod for pod in seen.pods if pod.job_name == status.job_name]
     if job is not None:
         # Of a Job that a stranger deleted before it was recorded, and that was made again, pods may be remembered.
         pods = [pod for pod in pods if pod.job_uid == job.uid]
-    if job is None and entry is None and not pods:
-        return Reserved(number)
+    recorded = entry is not None and entry.job_name == status.job_name
+    if job is None and not recorded and not pods:
+        return Reserved(Step(number, roles.current(status)))
     pod = newest(pods)
     if job is None or job.end is not None:
         return _over(seen, job, pods, now)

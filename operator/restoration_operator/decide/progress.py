@@ -45,6 +45,22 @@ def worth_telling(
     return merge(status.progress, said) != status.progress or told != is_stale(said, now, stale_after)
 
 
+def planned(outcome: Outcome | None, now: datetime) -> ProgressStatus | None:
+    """What is known once the plan is made: how much there is, and what of it is finished already."""
+    frames = outcome.input.frames if outcome and outcome.input else None
+    if outcome is None or outcome.segments_total is None or frames is None:
+        return None
+    return ProgressStatus(
+        summary=_summary(0, 0, frames),
+        percent=0,
+        frames_done=0,
+        frames_total=frames,
+        segments_done=outcome.segments_done,
+        segments_total=outcome.segments_total,
+        last_update_time=now,
+    )
+
+
 def finished(stored: ProgressStatus | None, outcome: Outcome | None, now: datetime) -> ProgressStatus | None:
     """Progress of a restoration that has succeeded."""
     frames = outcome.output.frames if outcome and outcome.output else None

@@ -11,7 +11,8 @@ from typing import Final
 
 from restoration_api.outcome import FailureReason
 from restoration_api.resources import ConditionType, VideoRestoration
-from restoration_operator.decide import attempts, retry
+from restoration_operator.build.names import Role
+from restoration_operator.decide import attempts, retry, roles
 from restoration_operator.decide.cleanup import is_finished
 from restoration_operator.decide.conditions import NOT_SCHEDULED, State, current
 from restoration_operator.decide.types import Observation
@@ -24,8 +25,6 @@ NEXT_IN_LINE: Final = 4
 REFRESH: Final = timedelta(seconds=30)
 """Others read a new position no more often than this, and than a second for each place: ten thousand in line cost 7
 writes a second, whatever the slots do."""
-
-_SUFFIX: Final = "-run"
 
 
 class Standing(Enum):
@@ -45,10 +44,11 @@ def standing(restoration: VideoRestoration) -> Standing:
     if is_finished(restoration):
         return Standing.APART
     before = current(status, ConditionType.SCHEDULED, NOT_SCHEDULED)
-    if _under_way(restoration):
-        if _runs(restoration):
-            return Standing.HOLDS
-        return Standing.WAITS if before.reason == QUEUED else Standing.APART  # its Job without a GPU may be done
+    step = roles.following(status)
+    if step is None and _under_way(restoration):
+        return Standing.HOLDS if roles.current(status) is Role.RUN else Standing.APART
+    if step is not None and step.role is not Role.RUN:
+        return Standing.APART
     refused = status.condition(ConditionType.ACCEPTED) == "False"
     # After a failure it waits for its time first: in line it would hold up those behind it for minutes.
     if restoration.spec.suspend or refused or before.reason in (retry.BACKING_OFF, FailureReason.NODE_LOST):
@@ -84,8 +84,3 @@ def _under_way(restoration: VideoRestoration) -> bool:
     number = restoration.status.attempts.executions
     last = attempts.entry(restoration.status, number)
     return number > 0 and (last is None or last.end_time is None)
-
-
-def _runs(restoration: VideoRestoration) -> bool:
-    name = restoration.status.job_name
-    return name is None or name.endswith(_SUFFIX)

@@ -4,6 +4,7 @@ All are sums over executions. `total` is wall time from the creation of the obje
 of the parts and the total is time between executions. Kubernetes' times have a resolution of one second.
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,11 +25,17 @@ RUNNER_STAGES: Final = (
 )
 
 
-def with_start(restoration: VideoRestoration, job: JobView | None, pod: PodView) -> TimingsStatus:
-    """Add the wait for a node and the start of the container; once per execution, when its runner runs."""
+def with_start(
+    restoration: VideoRestoration, job: JobView | None, pod: PodView, jobs: Iterable[JobView] = ()
+) -> TimingsStatus:
+    """Add the wait for a node and the start of the container; once per Job, when its runner runs.
+
+    The wait begins with the restoration, or where a Job of the same execution went before (`jobs`), with its end:
+    waiting for a slot of the profile is waiting, too.
+    """
     stored = restoration.status.timings or TimingsStatus()
-    first = restoration.status.start_time is None
-    began = restoration.metadata.creation_timestamp if first or job is None else job.created
+    first = stored.queued_milliseconds is None
+    began = restoration.metadata.creation_timestamp if first or job is None else _previous_end(job, jobs) or job.created
     placed = pod.scheduled_at or pod.taken
     runs = pod.container.since if isinstance(pod.container, Running) else _started(pod)
     return stored.model_copy(
@@ -56,6 +63,11 @@ def with_end(stored: TimingsStatus | None, outcome: Outcome | None) -> TimingsSt
 def with_total(stored: TimingsStatus | None, created: datetime | None, now: datetime) -> TimingsStatus:
     """Wall time from creation to the end."""
     return (stored or TimingsStatus()).model_copy(update={"total_milliseconds": _between(created, now)})
+
+
+def _previous_end(job: JobView, jobs: Iterable[JobView]) -> datetime | None:
+    ends = (other.end.at for other in jobs if other.execution == job.execution and other.uid != job.uid and other.end)
+    return max((end for end in ends if end is not None), default=None)
 
 
 def _started(pod: PodView) -> datetime | None:

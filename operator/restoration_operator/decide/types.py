@@ -13,10 +13,14 @@ from typing import Any, Literal
 
 from restoration_api.outcome import Outcome, Progress
 from restoration_api.resources import ProfileSpec, VideoRestoration, VideoRestorationStatus
+from restoration_operator.build.light import LightResources
 from restoration_operator.build.snapshot import Snapshot
 from restoration_operator.views import JobView, PodView, WarningEvent
 
 ProfileKind = Literal["ClusterRestorationProfile", "RestorationProfile", "Builtin"]
+
+PlanJobs = Literal["Always", "GPU", "Never"]
+"""For which profiles a Job of its own plans before another one restores; `GPU`: those that ask for GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,9 @@ class Observation:
     """When the reason of `Scheduled` changed last, as far as this process knows: a condition does not say."""
     worded_at: datetime | None = None
     """The same of its message."""
+    plan_jobs: PlanJobs = "Always"
+    light: LightResources = field(default_factory=LightResources)
+    """What Jobs are given that need no GPU."""
 
 
 # What a decision may ask to be read before it is made again.

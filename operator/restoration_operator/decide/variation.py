@@ -10,6 +10,8 @@ from typing import Final
 from restoration_api.outcome import FailureReason
 from restoration_api.resources import ProfileSpec, VideoRestorationStatus
 from restoration_operator.build.job import Execution
+from restoration_operator.build.names import Role
+from restoration_operator.build.quantity import amount
 from restoration_operator.decide import attempts
 from restoration_operator.views import JobView, PodView
 
@@ -23,26 +25,19 @@ PATIENCE: Final = timedelta(minutes=10)
 """How long another node is waited for: an autoscaler needs some minutes for one. A faulty GPU that works again is worth
 more than a perfect one that never comes."""
 
-_UNITS: Final = {
-    "": 1,
-    "m": 1e-3,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
-
 
 def next_execution(
-    status: VideoRestorationStatus, profile: ProfileSpec, number: int, *, seconds_left: int | None
+    status: VideoRestorationStatus,
+    profile: ProfileSpec,
+    number: int,
+    *,
+    role: Role = Role.RUN,
+    seconds_left: int | None,
 ) -> Execution:
     """What the Job of this number is told that others are not; `profile` is the snapshot."""
     return Execution(
         number=number,
+        role=role,
         active_deadline_seconds=seconds_left,
         memory_hint_mib=_memory_hint_mib(status, profile),
         excluded_nodes=_excluded_nodes(status, number),
@@ -69,11 +64,4 @@ def _memory_hint_mib(status: VideoRestorationStatus, profile: ProfileSpec) -> in
     if all(item.reason != FailureReason.HOST_OUT_OF_MEMORY for item in status.attempt_history):
         return None
     limit = (profile.resources.limits or {}).get("memory") if profile.resources else None
-    return HINT_WITHOUT_LIMIT_MIB if limit is None else max(1, int(_bytes(limit) * HINT_SHARE) >> 20)
-
-
-def _bytes(quantity: str | int) -> float:
-    """A quantity of the form that the schema lets through: `24Gi`, `1.5G`, `1073741824`."""
-    text = str(quantity)
-    unit = text.lstrip("0123456789.")
-    return float(text.removesuffix(unit)) * _UNITS[unit]
+    return HINT_WITHOUT_LIMIT_MIB if limit is None else max(1, int(amount(limit) * HINT_SHARE) >> 20)

@@ -34,6 +34,8 @@ class Fate:
 
 
 SUCCESS: Final = outcomes.succeeded()
+PLANNED: Final = outcomes.planned()
+UNFINISHED: Final = outcomes.unfinished()
 CACHE_HIT: Final = outcomes.succeeded(reason="CacheHit")
 REPORTS: Final = {
     code: outcomes.failed(reason, f"simulated: {FAILURES[reason].meaning}") for code, reason in EXIT_CODES.items()
@@ -60,11 +62,16 @@ ENDS: Final[dict[str, int]] = {
 
 
 def fate(seed: int, pod: str, *, quiet: bool) -> Fate:
-    """The fate of a pod, by its name."""
+    """The fate of a pod, by its name: what it would say at its end depends on its Job's role."""
+    success, interrupted = SUCCESS, ""
+    if "-plan-" in pod:
+        success = PLANNED
+    elif "-assemble-" in pod:
+        interrupted = UNFINISHED
     dice = random.Random(f"{seed}/{pod}")
     start, run = dice.choice((0.5, 2, 8)), dice.choice((1, 20, 90))
     if quiet:
-        return Fate(kind="success", start_seconds=start, run_seconds=run, message=SUCCESS)
+        return Fate(kind="success", start_seconds=start, run_seconds=run, message=success)
     [kind] = dice.choices(list(ENDS), list(ENDS.values()))
     waits = dice.choice(("", "", "", "", "node", "image", "volume"))
     pauses = {"start_seconds": start, "run_seconds": run, "waits_seconds": dice.choice((10, 200))}
@@ -73,7 +80,7 @@ def fate(seed: int, pod: str, *, quiet: bool) -> Fate:
     code = dice.choice(codes)
     match kind:
         case "success":
-            return Fate(**common, message=SUCCESS)
+            return Fate(**common, message=success)
         case "cache hit":
             return Fate(**common, message=CACHE_HIT)
         case "success without report":
@@ -83,7 +90,7 @@ def fate(seed: int, pod: str, *, quiet: bool) -> Fate:
         case "permanent without report":
             return Fate(**common, exit_code=code)
         case "interrupted":
-            return Fate(**common, exit_code=143)
+            return Fate(**common, exit_code=143, message=interrupted)
         case "unknown":
             return Fate(**common, exit_code=dice.choice((1, 137)), message=LONG_LOG)
         case "out of memory":

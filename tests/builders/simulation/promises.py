@@ -9,7 +9,7 @@ from typing import Final
 
 from restoration_api.outcome import FAILURES, Budget, FailureReason
 from restoration_operator.decide.attempts import HISTORY_ENTRIES
-from restoration_operator.views import EXECUTION_LABEL, UID_LABEL
+from restoration_operator.views import EXECUTION_LABEL, ROLE_LABEL, UID_LABEL
 from tests.builders.simulation.controllers import job_end
 from tests.builders.simulation.server import RESTORATIONS, Json, SimulatedServer, Watchman, owner
 
@@ -63,7 +63,7 @@ REASONS: Final[dict[tuple[str, str], frozenset[str]]] = {
             "BackingOff",
         }
     ),
-    ("Scheduled", U): frozenset({"Pending"}),
+    ("Scheduled", U): frozenset({"Pending", "Planning"}),
     ("Suspended", T): frozenset({"UserRequested"}),
     ("Suspended", F): frozenset({"NotSuspended"}),
     ("Succeeded", U): frozenset({"InProgress"}),
@@ -213,12 +213,14 @@ class Promises(Watchman):
         self._check(early or not living, f"{name}: {reason} while its Job lives")
         writing = [pod for pod in self._pods(uid) if _writes(pod) and not life.gave_up(pod)]
         self._check(early or not writing, f"{name}: {reason} while a pod of it lives")
-        complete = any(end["type"] == "Complete" for job in jobs if (end := job_end(job)))
+        # A plan that is made is not the end: what its execution goes on with may still turn out to be impossible.
+        complete = any(end["type"] == "Complete" for job in jobs if not _plans(job) and (end := job_end(job)))
         self._check(
             not complete or reason in ("Completed", "CacheHit"), f"{name}: {reason} although its Job is complete"
         )
         if complete:
-            reports = [_report(pod) for pod in self._pods(uid) if pod["status"]["phase"] == "Succeeded"]
+            pods = [pod for pod in self._pods(uid) if not _plans(pod)]
+            reports = [_report(pod) for pod in pods if pod["status"]["phase"] == "Succeeded"]
             self._check(not any(reports) or "output" in status, f"{name}: the runner's report was overlooked")
 
     # Jobs.
@@ -274,7 +276,10 @@ class Promises(Watchman):
             ),
             {},
         )
-        recorded = recorded or entry.get("endTime") is not None
+        gone_on = entry.get("reason") in ("Planned", "ReportLost") or (
+            over is not None and over["status"].get("jobName") != job["metadata"]["name"]
+        )
+        recorded = recorded or gone_on or entry.get("endTime") is not None
         self._check(recorded, f"{job['metadata']['name']} was released before its end was stored")
 
     def deletes(self, resource: str, body: Json, options: Json) -> None:
@@ -309,6 +314,10 @@ def finished(body: Json) -> bool:
 
 def _lives(job: Json) -> bool:
     return job_end(job) is None and "deletionTimestamp" not in job["metadata"]
+
+
+def _plans(child: Json) -> bool:
+    return bool(child["metadata"]["labels"][ROLE_LABEL] == "plan")
 
 
 def _writes(pod: Json) -> bool:

@@ -15,6 +15,7 @@ from tests.builders.observations import profile, restoration
 from restoration_api.request import Request
 from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_operator.build.job import Execution, Plan, build_job
+from restoration_operator.build.names import Role
 from restoration_operator.build.patch import strategic_merge
 from restoration_operator.build.request import resolve_request
 from restoration_operator.build.snapshot import config_map, take_snapshot
@@ -109,6 +110,10 @@ def test_job_in_production() -> None:
     matches_golden("job-production", job)
 
 
+def test_job_that_plans_in_production() -> None:
+    matches_golden("job-production-plan", build_job(plan(*production(), role=Role.PLAN, active_deadline_seconds=21600)))
+
+
 @pytest.mark.parametrize("case", [nano, production])
 def test_request(case: Any) -> None:
     asked, chosen = case()
@@ -187,6 +192,90 @@ class TestJob:
         moves = build_job(plan(restoration(), profile({"pod.allowConsolidation": True}).spec))
         assert stays["karpenter.sh/do-not-disrupt"] == "true"
         assert moves["spec"]["template"]["metadata"]["annotations"] == {}
+
+
+SPOT = {"key": "cloud.google.com/gke-spot", "operator": "Exists"}
+TEAM = {"key": "team", "operator": "Equal", "value": "studio-a", "effect": "NoSchedule"}
+PLACED = {"nvidia.com/gpu.product": "NVIDIA-L40S", "kubernetes.io/arch": "arm64", "pool": "gpus"}
+
+
+class TestJobWithoutGpu:
+    """The same pod, less what is there for a GPU's sake."""
+
+    def pod(self, changes: dict[str, Any], *, role: Role = Role.PLAN, **execution: Any) -> dict[str, Any]:
+        asked = restoration(labels=LABELS)
+        job = build_job(plan(asked, profile(changes).spec, role=role, **execution))
+        assert "kueue.x-k8s.io/queue-name" not in job["metadata"]["labels"]
+        found: dict[str, Any] = job["spec"]["template"]["spec"]
+        assert not any("gpu" in name for part in found["containers"][0]["resources"].values() for name in part)
+        return found
+
+    @pytest.mark.parametrize("role", [Role.PLAN, Role.ASSEMBLE])
+    def test_it_has_its_role_and_nothing_that_only_restoring_needs(self, role: Role) -> None:
+        pod = self.pod({"gpu.count": 1}, role=role, memory_hint_mib=1000, segments="0-3")
+        assert pod["containers"][0]["args"][0] == role.value
+        assert len(pod["containers"][0]["args"]) == 3
+        assert "tolerations" not in pod
+
+    @pytest.mark.parametrize(
+        "toleration",
+        [
+            {"key": "nvidia.com/gpu", "operator": "Exists"},
+            {"key": "nvidia.com/mig", "operator": "Exists"},
+            {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"},
+            {"operator": "Exists"},
+        ],
+    )
+    def test_it_goes_to_no_gpu_node(self, toleration: dict[str, Any]) -> None:
+        changes = {"gpu.count": 1, "pod": {"nodeSelector": PLACED, "tolerations": [SPOT, toleration, TEAM]}}
+        pod = self.pod(changes)
+        assert pod["tolerations"] == [SPOT, TEAM]
+        assert pod["nodeSelector"] == {"kubernetes.io/arch": "arm64"}
+
+    def test_nor_does_the_patch_send_it_there(self) -> None:
+        patch = {
+            "affinity": {"nodeAffinity": {}},
+            "resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+            "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["s3"]}],
+            "containers": [{"name": "runner", "resources": {"claims": [{"name": "gpu"}]}}, {"name": "sidecar"}],
+        }
+        pod = self.pod(
+            {"gpu.count": 1, "pod": {"runtimeClassName": "nvidia", "specPatch": patch}}, excluded_nodes=("n",)
+        )
+        assert pod.keys().isdisjoint({"affinity", "resourceClaims", "runtimeClassName", "nodeSelector"})
+        assert pod["containers"][0]["resources"].keys() == {"requests", "limits"}
+        assert (pod["hostAliases"], pod["containers"][1]) == (patch["hostAliases"], {"name": "sidecar"})
+
+    @pytest.mark.parametrize(
+        "source", [{"hostPath": {"path": "/srv/weights"}}, {"persistentVolumeClaim": {"claimName": "w"}}]
+    )
+    def test_weights_that_lie_on_nodes_keep_it_there(self, source: dict[str, Any]) -> None:
+        placed = {"nodeSelector": PLACED, "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]}
+        pod = self.pod({"gpu.count": 1, "model.source": source, "pod": placed})
+        assert (pod["nodeSelector"], pod["tolerations"]) == (PLACED, placed["tolerations"])
+
+    def test_where_no_gpu_is_asked_for_the_placement_is_not_for_one(self) -> None:
+        pod = self.pod({"gpu.count": 0, "pod": {"nodeSelector": {"pool": "batch"}, "runtimeClassName": "gvisor"}})
+        assert (pod["nodeSelector"], pod["runtimeClassName"]) == ({"pool": "batch"}, "gvisor")
+
+    @pytest.mark.parametrize(
+        ("given", "light"),
+        [
+            ({}, ({"cpu": "250m", "memory": "256Mi"}, {"memory": "4Gi"})),
+            (
+                {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi", "cpu": "16"}},
+                ({"cpu": "250m", "memory": "256Mi"}, {"memory": "4Gi", "cpu": "16"}),
+            ),
+            (
+                {"requests": {"cpu": "100m", "memory": "200M"}, "limits": {"memory": "1Gi"}},
+                ({"cpu": "100m", "memory": "200M"}, {"memory": "1Gi"}),
+            ),
+        ],
+    )
+    def test_it_is_given_little_and_never_more_than_the_profile_gives(self, given: Any, light: Any) -> None:
+        resources = self.pod({"gpu.count": 1, "resources": given})["containers"][0]["resources"]
+        disk = {"ephemeral-storage": resources["limits"]["ephemeral-storage"]}
+        assert (resources["requests"], resources["limits"]) == (light[0] | disk, light[1] | disk)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ def over(number: int, reason: str) -> dict[str, Any]:
     return {"attemptHistory": [{"execution": number, "reason": reason, "endTime": at(9).isoformat()}]}
 
 
+def open_with(reason: str) -> dict[str, Any]:
+    """A Job of the first execution is over, and another one of the same follows."""
+    return {"attemptHistory": [{"execution": 1, "reason": reason}]}
+
+
 STANDINGS: dict[str, tuple[dict[str, Any], dict[str, Any], Standing]] = {
     "nobody has looked yet": ({}, {}, Standing.WAITS),
     "queued": ({}, status(Accepted=("True", "Valid"), Scheduled=("False", "Queued")), Standing.WAITS),
@@ -47,7 +52,9 @@ STANDINGS: dict[str, tuple[dict[str, Any], dict[str, Any], Standing]] = {
     "reserved": ({}, status(1), Standing.HOLDS),
     "suspended, but its Job is still there": ({"suspend": True}, status(1), Standing.HOLDS),
     "plans": ({}, status(1, role="plan"), Standing.APART),
-    "has planned, and stands in line": ({}, status(1, role="plan", Scheduled=("False", "Queued")), Standing.WAITS),
+    "has planned, and stands in line": ({}, status(1, role="plan") | open_with("Planned"), Standing.WAITS),
+    "has planned, suspended": ({"suspend": True}, status(1, role="plan") | open_with("Planned"), Standing.APART),
+    "left no report": ({}, status(1) | open_with("ReportLost"), Standing.APART),
     "assembles": ({}, status(1, role="assemble"), Standing.APART),
     "between two executions": ({}, status(1) | over(1, "Suspended"), Standing.WAITS),
     "waits for its next try": ({}, status(1, Scheduled=("False", "BackingOff")) | over(1, "Unknown"), Standing.APART),
