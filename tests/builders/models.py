@@ -17,24 +17,28 @@ TINY = "seedvr2-tiny"
 
 
 def tiny_description(
-    *, posterior: PosteriorRule = PosteriorRule.SAMPLE, encoder_warmup: int = 2, decoder_warmup: int = 2
+    *,
+    posterior: PosteriorRule = PosteriorRule.SAMPLE,
+    encoder_warmup: int = 2,
+    decoder_warmup: int = 2,
+    rules: str = "dit3b",
 ) -> ModelDescription:
-    """The dimensions of the fixtures' 3B-like pipeline."""
-    entry = _pipeline_entry()
+    """The dimensions of the fixtures' pipeline with the rules of the 3B (`dit3b`) or the 7B network (`dit7b`)."""
+    entry = _pipeline_entry(rules)
     return ModelDescription(
         name=TINY,
         posterior=posterior,
         encoder_warmup_latents=encoder_warmup,
         decoder_warmup_latents=decoder_warmup,
-        dit=dit_config("dit3b", entry["dit_config"]),
+        dit=dit_config(rules, entry["dit_config"]),
         vae=vae_config(entry["vae_config"]),
     )
 
 
 def write_tiny_model(folder: Path, description: ModelDescription | None = None) -> Path:
     """Write a complete model folder, the same bytes every time; returns `folder`."""
-    entry = _pipeline_entry()
     description = description or tiny_description()
+    entry = _pipeline_entry("dit3b" if description.dit.rope == "multimodal" else "dit7b")
     cpu, half = torch.device("cpu"), torch.float16
     dit = build_dit(description.dit, load_file(FIXTURES / entry["dit_weights"]), device=cpu, dtype=half)
     vae = build_vae(description.vae, load_file(FIXTURES / entry["vae_weights"]), device=cpu, dtype=half)
@@ -43,6 +47,6 @@ def write_tiny_model(folder: Path, description: ModelDescription | None = None) 
     return folder
 
 
-def _pipeline_entry() -> dict[str, Any]:
+def _pipeline_entry(rules: str) -> dict[str, Any]:
     cases: list[dict[str, Any]] = json.loads((FIXTURES / "index.json").read_text())["cases"]
-    return next(case for case in cases if case["kind"] == "pipeline" and case["dit_kind"] == "dit3b")
+    return next(case for case in cases if case["kind"] == "pipeline" and case["dit_kind"] == rules)

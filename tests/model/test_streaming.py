@@ -9,6 +9,7 @@ and segments of many sizes are drawn by a fixed seed; `make soak` sets VR_TEST_S
 import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -18,7 +19,7 @@ from torch import Tensor
 from restoration_runner.models import load_restorer
 from restoration_runner.models.restorer import Restorer
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
-from tests.builders.models import write_tiny_model
+from tests.builders.models import tiny_description, write_tiny_model
 
 ENCODER_REACH: Final = 28
 DECODER_REACH: Final = 37
@@ -100,6 +101,12 @@ def check(restorer: Restorer, scene: Scene) -> None:
 @pytest.mark.parametrize("scene", scenes(SCENES), ids=str)
 def test_segments_with_full_warmup_equal_one_segment(restorer: Restorer, scene: Scene) -> None:
     check(restorer, scene)
+
+
+@torch.no_grad()
+def test_the_rules_of_the_7b_network_stream_too(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path, tiny_description(rules="dit7b"))
+    check(load_restorer(model, device="cpu", precision="FP32", threads=1), Scene(41, 3, 1, 2))
 
 
 @pytest.mark.parametrize("frames", EDGES)
