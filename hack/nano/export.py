@@ -16,8 +16,8 @@ from restoration_runner.models.seedvr2.description import ModelDescription, Post
 from restoration_runner.models.seedvr2.folder import write_folder
 from restoration_runner.weights.digest import write_sums
 
-WARMUP_LATENTS = 5
-"""The fewest for which several segments and one segment differ by less than a level of 255 in 99.9 % of all values."""
+ENCODER_WARMUP_LATENTS, DECODER_WARMUP_LATENTS = 1, 7
+"""The fewest that hide a segment's border: `python -m benchmarks.nano_borders`."""
 
 
 def load_averaged(path: Path) -> Nano:
@@ -39,8 +39,8 @@ def export(checkpoint: Path, folder: Path) -> str:
     description = ModelDescription(
         name=NAME,
         posterior=PosteriorRule.MEAN,
-        encoder_warmup_latents=WARMUP_LATENTS,
-        decoder_warmup_latents=WARMUP_LATENTS,
+        encoder_warmup_latents=ENCODER_WARMUP_LATENTS,
+        decoder_warmup_latents=DECODER_WARMUP_LATENTS,
         dit=DIT,
         vae=VAE,
     )

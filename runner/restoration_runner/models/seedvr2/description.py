@@ -26,13 +26,17 @@ class PosteriorRule(StrEnum):
 
 
 class ModelDescription(VersionedContract):
-    """`model.json`. At least one latent of warm-up each: the first of a stream stands for one frame, not four."""
+    """`model.json`. At least one latent of warm-up each: the first of a stream stands for one frame, not four.
+
+    The warm-ups that are not given are for models whose borders nobody has measured: more than `seedvr2-nano` needs,
+    whose VAE has the same graph. 480-frame segments make them cheap.
+    """
 
     architecture: Literal["seedvr2"] = "seedvr2"
     name: str
     posterior: PosteriorRule
     encoder_warmup_latents: int = Field(default=4, ge=1)
-    decoder_warmup_latents: int = Field(default=4, ge=1)
+    decoder_warmup_latents: int = Field(default=8, ge=1)
     dit: DitConfig
     vae: VaeConfig
 
