@@ -43,9 +43,9 @@ def rendered(values: Mapping[str, Any] | None = None) -> dict[tuple[str, str], B
     return {(body["kind"], body["metadata"]["name"]): body for body in objects(values)}
 
 
-def objects(values: Mapping[str, Any] | None = None) -> list[Body]:
+def objects(values: Mapping[str, Any] | None = None, *, release: str = RELEASE) -> list[Body]:
     """The same as a list: with several namespaces there are several of one name."""
-    result = helm("template", RELEASE, CHART, f"--namespace={NAMESPACE}", *as_flags(values or {}))
+    result = helm("template", release, CHART, f"--namespace={NAMESPACE}", *as_flags(values or {}))
     assert result.returncode == 0, result.stderr
     return [body for body in yaml.safe_load_all(result.stdout) if body]
 
@@ -56,10 +56,10 @@ def cluster_role_rules() -> list[Body]:
     return rules
 
 
-def rights(values: Mapping[str, Any] | None = None) -> list[Body]:
+def rights(values: Mapping[str, Any] | None = None, *, release: str = RELEASE) -> list[Body]:
     """The operator's service account, roles and bindings, to be applied as they are."""
     kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
-    rendering = objects({"rbac.aggregateToDefaultRoles": False, **(values or {})})
+    rendering = objects({"rbac.aggregateToDefaultRoles": False, **(values or {})}, release=release)
     return [body for body in rendering if body["kind"] in kinds]
 
 

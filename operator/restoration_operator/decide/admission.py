@@ -161,13 +161,35 @@ def _prefixes_allow(restoration: VideoRestoration, profile: Profile) -> Refused 
         allowed = source.allowed_input_prefixes if source else None
         checks.insert(0, ("spec.input.uri", spec.input.uri, source, allowed))
     for field, uri, entry, allowed in checks:
-        # Byte for byte, nothing normalised: object keys have no `..` and no double slashes to fold.
-        if entry is not None and allowed and not uri.startswith(allowed):
-            return Refused(
-                reason="NotPermitted",
-                message=f"{field} is {uri}, but storage {entry.name!r} of {_called(profile)} permits only "
-                f"{', '.join(allowed)}",
+        if entry is None or not allowed:
+            continue
+        # Byte for byte, nothing normalised: prefixes end in a slash, and keys are no paths.
+        if not uri.startswith(allowed):
+            permitted = f"storage {entry.name!r} of {_called(profile)} permits only {', '.join(allowed)}"
+            return Refused(reason="NotPermitted", message=f"{field} is {uri}, but {permitted}")
+        if any(segment.lower().replace("%2e", ".") in (".", "..") for segment in uri.split("/")):
+            # To S3 that is a key like any other; HTTP clients, proxies and servers on file systems resolve it.
+            message = (
+                f"{field} is {uri}: a key with a segment . or .. could leave the permitted prefix; rename the object"
             )
+            return Refused(reason="NotPermitted", message=message)
+    return None
+
+
+def _belongs_to_administrators(restoration: VideoRestoration, profile: Profile) -> Refused | None:
+    """The schema has no such fields in the namespaced kind; a CRD that somebody changed may let them through."""
+    del restoration
+    if profile.kind != "RestorationProfile":
+        return None
+    pod = profile.spec.pod
+    fields = {
+        "model.source.hostPath": profile.spec.model.source.host_path is not None,
+        "pod.specPatch": pod is not None and pod.spec_patch is not None,
+    }
+    for field, used in fields.items():
+        if used:
+            message = f"{_called(profile)} uses {field}, which only a ClusterRestorationProfile may; remove it"
+            return Refused(reason="ProfileNotReady", message=message)
     return None
 
 
@@ -185,11 +207,12 @@ def _within_limits(restoration: VideoRestoration, profile: Profile) -> Refused |
 
 def profile_problem(sample: VideoRestoration, profile: Profile) -> str | None:
     """What is wrong with a profile whoever uses it; None if nothing is."""
-    verdicts = (rule(sample, profile) for rule in (_supported, _one_identity))
+    verdicts = (rule(sample, profile) for rule in (_belongs_to_administrators, _supported, _one_identity))
     return next((refused.message for refused in verdicts if refused is not None), None)
 
 
 _RULES: tuple[Callable[[VideoRestoration, Profile], Refused | None], ...] = (
+    _belongs_to_administrators,
     _supported,
     _one_identity,
     _storage_exists,

@@ -26,7 +26,7 @@ AUDIT_POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "Metadata", "users": [f"system:serviceaccount:{SYSTEM}:{NAME}"]},
+        {"level": "Metadata", "userGroups": [f"system:serviceaccounts:{SYSTEM}"]},
         {"level": "None"},
     ],
 }
@@ -34,7 +34,7 @@ AUDIT_POLICY = {
 
 @pytest.fixture(scope="session")
 def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the operator of `rights` has asked for, one JSON document a line."""
+    """What operators with the chart's rights have asked for, one JSON document a line."""
     return tmp_path_factory.mktemp("audit") / "audit.log"
 
 
