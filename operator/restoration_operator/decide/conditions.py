@@ -104,6 +104,10 @@ def _condition(
     status: VideoRestorationStatus, kind: ConditionType, state: State, generation: int, now: datetime
 ) -> Condition:
     before = next((item for item in status.conditions if item.type == kind), None)
+    message = clip(state.message)
+    said = (state.status, state.reason, message, generation)
+    if before is not None and (before.status, before.reason, before.message, before.observed_generation) == said:
+        return before
     unchanged = before is not None and before.status == state.status
     return Condition(
         type=kind,
@@ -111,7 +115,7 @@ def _condition(
         observed_generation=generation,
         last_transition_time=before.last_transition_time if before and unchanged else now,
         reason=state.reason,
-        message=clip(state.message),
+        message=message,
     )
 
 

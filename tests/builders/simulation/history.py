@@ -26,7 +26,7 @@ from tests.builders.simulation.promises import Promises, finished
 from tests.builders.simulation.server import PROFILES, RESTORATIONS, Change, Json, SimulatedServer
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
-STEPS: Final = 20
+STEPS: Final = 16
 PATIENCE_SECONDS: Final = 6 * 3600
 """How long a calm cluster may take to bring everything to its end. Backoffs, deadlines and resyncs take minutes."""
 CHECK_SECONDS: Final = 60

@@ -41,6 +41,9 @@ BOOT_SECONDS: Final = 2.0
 TIMING: Final = Timing(duration_seconds=60, deadline_seconds=40, retry_seconds=10)
 """The proportions of the real one; at its own pace renewals would be most of what is simulated."""
 
+POLLED_EVERY: Final = 5
+"""In every fifth history runners are asked for their progress: it goes on every second, and decides little."""
+
 TASKS: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("tasks", default=None)
 """All tasks of the process that a task belongs to: SIGKILL spares none."""
 
@@ -295,6 +298,8 @@ class SimulatedOperator(Operator):
         self._health = cast(Health, _NoServer())
         self._worker._reconciler = cast(Reconciler, _Watched(self._reconciler, process._failed))
         self._poller.ask = self._progress  # type: ignore[method-assign]
+        if process._seed % POLLED_EVERY:
+            self._poller.run = asyncio.Event().wait  # type: ignore[assignment, method-assign]
 
     async def _watch(self, stop: asyncio.Event) -> None:
         await asyncio.sleep(noise(self._salt))

@@ -1,0 +1,168 @@
+"""The simulation can fail: each of these defects, planted into the real code, breaks a promise within a few histories.
+
+| mutant                        | what is wrong with it                                                      |
+| ----------------------------- | -------------------------------------------------------------------------- |
+| blind status write            | a status is stored over whatever lies there, however old the view          |
+| blind delete                  | a delete that would also hit a namesake                                    |
+| no budgets                    | retries for ever                                                           |
+| permanent is retried          | a broken video is tried again                                              |
+| a second writer               | a pod that is being deleted is taken for one that has ended                |
+| trust in a stale view         | what the watch has not told does not exist                                 |
+| not sticky                    | a finished restoration is decided on again                                 |
+| act, then record              | a Job is created before its number is reserved                             |
+| released too early            | the Job's TTL is set while it is the only place with the result            |
+| forgetful                     | the attempt history keeps the last attempt only                            |
+| restless                      | transition times move although nothing has changed                         |
+| deaf for ever                 | a watch that is silent is never noticed                                    |
+| worker lost                   | a key is never given back, so its restoration is never looked at again     |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+import structlog
+from tests.builders.simulation.history import fails, story
+
+from restoration_operator.cluster import Cluster
+from restoration_operator.decide import attempts, conclusion, conditions, decision, retry
+from restoration_operator.reconcile import Reconciler
+from restoration_operator.resync import Resync
+from restoration_operator.store import Store
+from restoration_operator.views import PodView
+from restoration_operator.workqueue import WorkQueue
+
+HISTORIES: Final = 120
+"""In which a mutant has to be caught; most are in the first three."""
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
+
+
+def blind_status_write(patch: pytest.MonkeyPatch) -> None:
+    real = Cluster._write
+
+    async def write(self: Cluster, method: str, path: str, body: Any, *, verb: str, **rest: Any) -> Any:
+        if verb == "apply_status":
+            body = body | {"metadata": {key: body["metadata"][key] for key in ("name", "namespace")}}
+        return await real(self, method, path, body, verb=verb, **rest)
+
+    patch.setattr(Cluster, "_write", write)
+
+
+def blind_delete(patch: pytest.MonkeyPatch) -> None:
+    real = Cluster._write
+
+    async def write(self: Cluster, method: str, path: str, body: Any, *, verb: str, **rest: Any) -> Any:
+        if verb == "delete_job":
+            body = {key: value for key, value in body.items() if key != "preconditions"}
+        return await real(self, method, path, body, verb=verb, **rest)
+
+    patch.setattr(Cluster, "_write", write)
+
+
+def no_budgets(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(retry, "_most", lambda policy, budget: None)
+
+
+def permanent_is_retried(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(conclusion.retry, "judge", lambda policy, status, ending, number: retry.Again(status.attempts))
+
+
+def a_second_writer(patch: pytest.MonkeyPatch) -> None:
+    def terminal(self: PodView) -> bool:
+        return self.gone or self.phase in ("Succeeded", "Failed") or self.deletion_requested is not None
+
+    patch.setattr(PodView, "terminal", property(terminal))
+
+
+def trust_in_a_stale_view(patch: pytest.MonkeyPatch) -> None:
+    real = Store.observe
+
+    def observe(self: Store, restoration: Any, **certain: Any) -> Any:
+        return replace(real(self, restoration, **certain), confirmed=True)
+
+    patch.setattr(Store, "observe", observe)
+
+
+def not_sticky(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decision, "is_finished", lambda restoration: False)
+
+
+def act_then_record(patch: pytest.MonkeyPatch) -> None:
+    async def keep_to_oneself(self: Reconciler, restoration: Any, status: Any) -> None:
+        self._store.put_restoration(restoration.model_copy(update={"status": status}).model_dump(by_alias=True))
+
+    patch.setattr(Reconciler, "_record", keep_to_oneself)
+
+
+def released_too_early(patch: pytest.MonkeyPatch) -> None:
+    real = Reconciler._create_job
+
+    async def create(self: Reconciler, restoration: Any, manifest: Any) -> None:
+        await real(self, restoration, manifest)
+        for job in self._store.jobs(restoration.metadata.uid):
+            await self._cluster.set_job_ttl(job, 0)
+
+    patch.setattr(Reconciler, "_create_job", create)
+
+
+def forgetful(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attempts, "HISTORY_ENTRIES", 1)
+
+
+def restless(patch: pytest.MonkeyPatch) -> None:
+    real = conditions._condition
+
+    def condition(status: Any, kind: Any, state: Any, generation: int, now: Any) -> Any:
+        return real(status, kind, state, generation, now).model_copy(update={"last_transition_time": now})
+
+    patch.setattr(conditions, "_condition", condition)
+
+
+def deaf_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Resync, "_behind", lambda self, listing: {})
+
+
+def worker_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(WorkQueue, "done", lambda self, key: None)
+
+
+MUTANTS: Final[dict[str, tuple[Plant, str]]] = {
+    "blind status write": (blind_status_write, "from a view that may be older"),
+    "blind delete": (blind_delete, "without a uid precondition"),
+    "no budgets": (no_budgets, "tries of max"),
+    "permanent is retried": (permanent_is_retried, "ended with|no retry can change"),
+    "a second writer": (a_second_writer, "two live Jobs|beside the live pod|while a pod of it lives"),
+    "trust in a stale view": (trust_in_a_stale_view, "lives|two live Jobs|beside the live pod|complete|overlooked"),
+    "not sticky": (not_sticky, "went from|is finished"),
+    "act, then record": (act_then_record, "before its number was reserved"),
+    "released too early": (released_too_early, "released before its end"),
+    "forgetful": (forgetful, "were forgotten"),
+    "restless": (restless, "its transition time did"),
+    "deaf for ever": (deaf_for_ever, "is not finished|is kept for ever"),
+    "worker lost": (worker_lost, "is not finished"),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_planted_defect_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant, symptom = MUTANTS[mutant]
+    plant(monkeypatch)
+    for seed in range(HISTORIES):
+        failure = fails(seed, story(seed))
+        if failure:
+            print(f"{mutant}: caught by history {seed}: {failure[:200]}")
+            assert any(word in failure for word in symptom.split("|")), failure
+            return
+    raise AssertionError(f"{mutant} lived through {HISTORIES} histories")
