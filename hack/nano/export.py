@@ -16,7 +16,7 @@ from restoration_runner.models.seedvr2.description import ModelDescription, Post
 from restoration_runner.models.seedvr2.folder import write_folder
 from restoration_runner.weights.digest import write_sums
 
-ENCODER_WARMUP_LATENTS, DECODER_WARMUP_LATENTS = 1, 7
+ENCODER_WARMUP_LATENTS, DECODER_WARMUP_LATENTS = 2, 7
 """The fewest that hide a segment's border: `python -m benchmarks.nano_borders`."""
 
 
