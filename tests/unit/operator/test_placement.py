@@ -367,3 +367,38 @@ def test_a_pod_that_has_ended_changes_nothing_until_its_job_has(phase: str) -> N
     seen, decision = settle(observe(before, jobs=[job()], pods=[pod(ended(0), phase=phase)], warnings=asked), at(59))
     assert seen.restoration.status == before.status
     assert decision.actions == ()
+
+
+def state(name: str, waiting_reason: str = "", message: str = "") -> dict[str, Any]:
+    """Status of one container, as a kubelet reports it."""
+    return {
+        "name": name,
+        "state": {"waiting": {"reason": waiting_reason, "message": message}} if waiting_reason else {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("init", "containers", "trouble"),
+    [
+        ([], [state("runner", "ContainerCreating")], None),
+        ([state("fetch")], [state("runner", "PodInitializing")], None),
+        ([], [state("runner", "ErrImagePull", "not found")], ("ErrImagePull", "not found")),
+        (
+            [state("mesh", "CrashLoopBackOff", "back-off 10s")],
+            [state("runner", "PodInitializing")],
+            ("CrashLoopBackOff", "container mesh: back-off 10s"),
+        ),
+        ([], [state("runner"), state("mesh", "ErrImagePull", "no")], ("ErrImagePull", "container mesh: no")),
+        ([], [], None),
+    ],
+    ids=["creating", "initializing", "runner", "init container", "sidecar", "nothing said"],
+)
+def test_any_container_of_the_pod_may_hold_it_up(
+    init: list[dict[str, Any]], containers: list[dict[str, Any]], trouble: tuple[str, str] | None
+) -> None:
+    body = {
+        "metadata": {"namespace": "default", "name": "clip-pod", "uid": POD_UID},
+        "status": {"initContainerStatuses": init, "containerStatuses": containers},
+    }
+    found = PodView.of(body).trouble
+    assert (found and (found.reason, found.message)) == trouble
