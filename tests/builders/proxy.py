@@ -7,11 +7,15 @@ its answer is held after, and the operator is killed while it waits.
 from __future__ import annotations
 
 import asyncio
+import base64
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
+import yaml
 from aiohttp import web
 
 from tests.builders.live_api import ApiServer
@@ -36,10 +40,16 @@ Fault = Callable[[web.Request, int], Any]
 
 
 class Proxy:
-    """Listens on loopback without TLS and speaks to the API server as administrator (or as the caller's token says)."""
+    """Listens on loopback without TLS and speaks to the API server as the service account of a kubeconfig."""
 
-    def __init__(self, api: ApiServer) -> None:
+    def __init__(self, api: ApiServer, rights: Path) -> None:
+        """`rights`: a kubeconfig with a token; whoever comes through here may do what that may do."""
         self._api = api
+        document = yaml.safe_load(rights.read_text())
+        [cluster], [user] = document["clusters"], document["users"]
+        authority = base64.b64decode(cluster["cluster"]["certificate-authority-data"]).decode()
+        self._tls = ssl.create_default_context(cadata=authority)
+        self._token = user["user"]["token"]
         self.writes: list[Write] = []
         self.requests: list[tuple[str, str, int]] = []
         """Method, path and status of every request, watches included."""
@@ -56,7 +66,7 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._api.tls or True, limit=0),
+            connector=aiohttp.TCPConnector(ssl=self._tls, limit=0),
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=True,
         )
@@ -95,6 +105,7 @@ class Proxy:
         if self.before_forwarding is not None:
             await self.before_forwarding(request, body)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _NOT_FORWARDED}
+        headers["Authorization"] = f"Bearer {self._token}"
         async with self._session.request(
             request.method, f"{self._api.url}{request.rel_url}", data=body or None, headers=headers
         ) as answer:

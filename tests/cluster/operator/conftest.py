@@ -71,8 +71,9 @@ async def kubelet(api: ApiServer) -> AsyncIterator[Kubelet]:
 
 
 @pytest.fixture
-async def proxy(api: ApiServer) -> AsyncIterator[Proxy]:
-    async with Proxy(api) as listening:
+async def proxy(api: ApiServer, rights: Path) -> AsyncIterator[Proxy]:
+    """Between the API server and an operator with the chart's rights."""
+    async with Proxy(api, rights) as listening:
         yield listening
 
 

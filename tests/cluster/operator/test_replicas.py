@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.builders import outcomes
+from tests.builders.chart import FULL_NAME, NAMESPACE
 from tests.builders.kubelet import Kubelet
-from tests.builders.live_api import ApiServer, condition, eventually
+from tests.builders.live_api import ApiServer, RefusedError, condition, eventually
 from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import Proxy
 
 pytestmark = pytest.mark.xdist_group("operator-replicas")
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{FULL_NAME}"
 TIMES = {"lease_duration_seconds": "4", "lease_renew_deadline_seconds": "2.5", "lease_retry_seconds": "0.5"}
 
 
@@ -42,7 +44,7 @@ class Pair:
     second: Replica
 
     async def holder(self) -> str:
-        lease = await self.api.find(f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/operator")
+        lease = await self.api.find(LEASE)
         return str(lease["spec"]["holderIdentity"]) if lease else ""
 
     async def led_by(self, replica: Replica) -> None:
@@ -71,21 +73,23 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(api: ApiServer, namespace: str, tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(api: ApiServer, rights: Path, namespace: str, tmp_path: Path) -> AsyncIterator[Pair]:
     """The first leads, the second follows."""
     async with AsyncExitStack() as stack:
         replicas = []
         for name in ("first", "second"):
-            proxy = await stack.enter_async_context(Proxy(api))
+            proxy = await stack.enter_async_context(Proxy(api, rights))
             folder = tmp_path / name
             folder.mkdir()
-            settings = {"watch_namespaces": namespace, "namespace": namespace, "lease_name": "operator"} | TIMES
+            settings = {"watch_namespaces": namespace, "namespace": NAMESPACE, "lease_name": FULL_NAME} | TIMES
             process = OperatorProcess(folder, kubeconfig=plain_kubeconfig(folder, proxy.url), pod_name=name, **settings)
             replicas.append(Replica(name, stack.enter_context(process), proxy))
             if name == "first":
                 await Pair(api, namespace, replicas[0], replicas[0]).led_by(replicas[0])
         await replicas[1].process.synced()
         yield Pair(api, namespace, *replicas)
+    with suppress(RefusedError):
+        await api.call("DELETE", LEASE)
 
 
 async def test_a_frozen_leader_that_is_let_go_on_writes_nothing(pair: Pair) -> None:
