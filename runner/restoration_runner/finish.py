@@ -4,7 +4,6 @@ from pathlib import Path
 
 from restoration_api.ledger import Marker, Plan
 from restoration_api.outcome import Outcome, Stage
-from restoration_runner.assemble import assemble
 from restoration_runner.publish import Seen
 from restoration_runner.task import Task
 from restoration_runner.video import streams
@@ -17,6 +16,8 @@ def assemble_and_publish(task: Task, plan: Plan, source: Path, markers: dict[int
         ObjectMissingError, PreconditionError: a segment is no longer what its marker says.
         RestorationError: `VerificationFailed`, `OutputConflict`, and what storage says.
     """
+    from restoration_runner.assemble import assemble  # loads what decodes
+
     task.stop.check()
     task.progress.enter(Stage.ASSEMBLING)
     fates = streams.decide(plan.video, audio=plan.audio)

@@ -33,17 +33,14 @@ from restoration_runner import models, outcomes
 from restoration_runner.accept import check_request
 from restoration_runner.errors import RestorationError
 from restoration_runner.inputs import fetch_input, find_input
-from restoration_runner.plan import Found, make_keys, make_plan, plan_output_size
+from restoration_runner.plan import make_keys
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.publish import WORK, Destination, Seen
 from restoration_runner.software import cpu_threads, library_versions
 from restoration_runner.stopping import StopSignal
 from restoration_runner.storage.open import open_store
 from restoration_runner.storage.store import ObjectInfo
-from restoration_runner.video import colorimetry, cuts, streams, write
-from restoration_runner.video.probe import probe
-from restoration_runner.video.scan import scan
-from restoration_runner.video.supported import check_supported
+from restoration_runner.video import rules, streams
 from restoration_runner.weights.digest import folder_digest
 from restoration_runner.work import Work
 
@@ -158,9 +155,9 @@ class Task:
             model_digest=self.digest,
             capabilities=self.capabilities,
             rules={
-                "cuts": cuts.NAME,
-                "encoder": write.PINNED,
-                "gopSeconds": str(write.GOP_SECONDS),
+                "cuts": rules.CUTS,
+                "encoder": rules.PINNED,
+                "gopSeconds": str(rules.GOP_SECONDS),
                 "cpuThreads": str(cpu_threads()),
             },
             libraries=library_versions(),
@@ -208,40 +205,15 @@ class Task:
             return plan
         path = source()
         with self.clock.step("fetch"):
-            plan = self.work.publish_plan(self._new_plan(path))
+            from restoration_runner.examine import new_plan  # loads what decodes, which a finished work needs not
+
+            plan = self.work.publish_plan(new_plan(self, path))
         self._announce(plan)
         return plan
 
     def _announce(self, plan: Plan) -> None:
         self.progress.planned(frames=plan.frames, segments=len(plan.segments))
         log.info("planned", frames=plan.frames, segments=len(plan.segments), width=plan.width, height=plan.height)
-
-    def _new_plan(self, source: Path) -> Plan:
-        request, name = self.request, self.input.identity.uri
-        facts = probe(source, name=name)
-        check_supported(facts, name=name)
-        # What these two refuse, they refuse before the whole file is decoded.
-        streams.decide(facts, audio=request.output.audio)
-        plan_output_size(request, width=facts.width, height=facts.height)
-        seen = scan(source, facts, name=name, on_frame=lambda _: self.stop.check())
-        check_supported(facts, seen, name=name)
-        color = colorimetry.output_color(facts.color)
-        assert request.output.crf is not None and request.output.preset is not None, "checked by check_request"
-        return make_plan(
-            request,
-            keys=self.keys,
-            input_=self.input.identity,
-            found=Found(
-                video=facts, timestamps=seen.timestamps, cuts=tuple((cut.frame, cut.score) for cut in seen.cuts)
-            ),
-            model_digest=self.digest,
-            capabilities=self.capabilities,
-            cut_detector=cuts.NAME,
-            color=color,
-            encoder=write.encoder_settings(
-                crf=request.output.crf, preset=request.output.preset, frame_rate=facts.frame_rate, color=color
-            ),
-        )
 
     def count_reused(self, segment: Segment) -> None:
         """A segment that this execution needs and did not make."""

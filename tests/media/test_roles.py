@@ -18,7 +18,7 @@ from tests.builders.models import write_tiny_model
 from restoration_api.ledger import work_prefix
 from restoration_api.outcome import EXIT_INTERRUPTED, FailureReason, Outcome, Result, Verdict
 from restoration_api.request import AudioMode, CacheMode, Limits, Overwrite, Request, SegmentCleanup
-from restoration_runner import inputs, task
+from restoration_runner import examine, inputs, task
 from restoration_runner.errors import RestorationError
 from restoration_runner.prepare import plan_job
 from restoration_runner.settle import assemble_job
@@ -86,7 +86,7 @@ def test_a_planned_run_looks_at_nothing_twice(
     assert planned.output is None and not out.exists()
 
     for name in ("probe", "scan"):
-        forbid(monkeypatch, task, name)
+        forbid(monkeypatch, examine, name)
     done = run_here(request)
     assert (done.reason, done.frames_restored) == ("Completed", FRAMES)
     assert sha256(out) == material.sha256
@@ -97,7 +97,7 @@ def test_a_second_plan_is_the_first_and_counts_what_is_finished(
 ) -> None:
     request = material.request(tmp_path / "out.mp4")
     assert run_killed(request, At("after marker", 2)) == -9
-    forbid(monkeypatch, task, "scan")
+    forbid(monkeypatch, examine, "scan")
     forbid(monkeypatch, inputs.shutil, "disk_usage")  # nothing is fetched
     planned = run_here(request, role=plan_job, execution=2)
     assert (planned.reason, planned.segments_done, planned.segments_total) == ("Planned", 2, SEGMENTS)
@@ -110,7 +110,7 @@ def test_what_is_there_is_a_hit_that_reads_no_video(
     request = material.request(out)
     done = run_here(request)
     before = out.stat()
-    for module, name in ((task, "probe"), (task, "scan"), (task, "fetch_input")):
+    for module, name in ((examine, "probe"), (examine, "scan"), (task, "fetch_input")):
         forbid(monkeypatch, module, name)
     hit = run_here(request, role=plan_job)
     assert (hit.result, hit.reason, hit.cache_hit) == (Result.SUCCEEDED, "CacheHit", True)
@@ -205,7 +205,7 @@ def test_an_execution_without_a_report_is_settled_by_what_it_left(
     out = tmp_path / "out.mp4"
     request = material.request(out)
     assert run_killed(request, at) == -9
-    forbid(monkeypatch, task, "scan")
+    forbid(monkeypatch, examine, "scan")
     settled = run_here(request, role=assemble_job)
     if not published:
         assert (settled.result, settled.reason) == (Result.INTERRUPTED, "Interrupted")

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from restoration_runner.video.pixels import Plane
 
-NAME: Final = "luma-blocks-1"
-
 BLOCKS_WIDE: Final = 16
 BLOCKS_HIGH: Final = 12
 SAMPLES_PER_BLOCK: Final = 8

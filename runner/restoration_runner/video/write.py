@@ -23,19 +23,16 @@ from av.video.stream import VideoStream
 from restoration_api.ledger import ColorFacts, ColorRange, EncoderSettings
 from restoration_api.request import Codec
 from restoration_runner.video import pixels, tags
+from restoration_runner.video.rules import GOP_SECONDS, PINNED
 from restoration_runner.video.source import open_media
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PIXEL_FORMAT: Final = "yuv420p10le"
-GOP_SECONDS: Final = 2
-"""A keyframe every two seconds, so that the one at a segment's start looks like any other."""
 FALLBACK_RATE: Final = Fraction(25)
 RATES: Final = (Fraction(1), Fraction(300))
 """Nominal rates the encoder is told; outside of them its rate model (not the timestamps) would be nonsense."""
-PINNED: Final = "frame-threads=3:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0"
-"""The part of x265's options that decides whether bytes repeat, and whether segments can be joined."""
 
 
 def encoder_settings(*, crf: int, preset: str, frame_rate: str | None, color: ColorFacts) -> EncoderSettings:
