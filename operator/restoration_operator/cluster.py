@@ -54,7 +54,8 @@ OURS: Final = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Label selector of the Jobs and pods that the operator watches."""
 CRD_PATH: Final = f"/apis/{API_VERSION}"
 EVENTS_PATH: Final = "/apis/events.k8s.io/v1"
-PAGE_OBJECTS: Final = 500
+PAGE_OBJECTS: Final = 200
+"""Of one answer to a listing, which is in memory as a whole: 5 to 8 MB of Python objects."""
 KUEUE_VERSIONS: Final = ("v1beta2", "v1beta1")
 """Newest first; Kueue serves the older one to clients of before 0.14."""
 REJECTIONS: Final = (400, 403, 405, 413, 422)
@@ -123,8 +124,18 @@ class Cluster:
 
     # Reading.
 
-    async def list_all(self, path: str, *, selector: str | None = None, fields: str | None = None) -> Listing:
+    async def list_all(
+        self,
+        path: str,
+        *,
+        selector: str | None = None,
+        fields: str | None = None,
+        keep: Callable[[Json], Json | None] = lambda body: body,
+    ) -> Listing:
         """Every object under a collection's path, read page by page.
+
+        `keep` says what of an object stays in the listing, if anything, as its page arrives: all pages together may be
+        more than the operator's whole memory.
 
         Raises:
             ApiError: 404 where the resource itself does not exist.
@@ -135,7 +146,7 @@ class Cluster:
         items: list[Json] = []
         while True:
             page = await self._call("GET", path, query=query)
-            items.extend(page["items"])
+            items.extend(kept for body in page["items"] if (kept := keep(body)) is not None)
             if not page["metadata"].get("continue"):
                 return Listing(items=items, version=int(page["metadata"]["resourceVersion"]))
             query["continue"] = page["metadata"]["continue"]
@@ -443,6 +454,12 @@ def pods_path(namespace: str | None) -> str:
 
 def _leases_path(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
+
+
+def identity(body: Json) -> Json:
+    """What tells an object and its version: enough to see what is missing."""
+    meta = body["metadata"]
+    return {"metadata": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "name": meta["name"]}}
 
 
 def _error(status: int, text: bytes, headers: Mapping[str, str]) -> ApiError:

@@ -8,7 +8,8 @@ starts afresh.
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -21,6 +22,7 @@ from restoration_operator.cluster import (
     Cluster,
     UnreachableError,
     collection,
+    identity,
     jobs_path,
     pods_path,
 )
@@ -35,6 +37,8 @@ UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 FIRST_RESYNC_SECONDS: Final = 60.0
 """What vanished between the first listing and the start of the watches."""
 RETRY_SECONDS: Final = 5.0
+
+Json = dict[str, Any]
 
 log = structlog.get_logger()
 
@@ -152,28 +156,39 @@ class Resync:
         for name in self._scope.replace(body["metadata"]["name"] for body in matching.items):
             self._store.drop_namespace(name)
 
-    async def _list(self, path: str, *, selector: str | None = None, fields: str | None = None) -> Listing:
-        """What of a collection concerns this operator."""
-        listing = await self._cluster.list_all(path, selector=selector, fields=fields)
-        if self._scope.selector is None:
-            return listing
-        ours = [body for body in listing.items if self._scope.serves(body["metadata"].get("namespace"))]
-        return Listing(items=ours, version=listing.version)
+    async def _list(
+        self,
+        path: str,
+        *,
+        selector: str | None = None,
+        fields: str | None = None,
+        take: Callable[[Json], object] = lambda body: None,
+    ) -> Listing:
+        """Hand `take` what of a collection concerns this operator, as its pages arrive; returns the identities."""
+
+        def keep(body: Json) -> Json | None:
+            if self._scope.selector is not None and not self._scope.serves(body["metadata"].get("namespace")):
+                return None
+            take(body)
+            return identity(body)
+
+        return await self._cluster.list_all(path, selector=selector, fields=fields, keep=keep)
 
     async def _fill(self) -> None:
         await self._look_at_namespaces()
         self._scope.grown.clear()
         for kind, namespace in self._profile_kinds():
-            for body in (await self._list(collection(kind, namespace))).items:
-                self._take(self._store.put_profile, {"kind": kind, **body})
+            await self._list(collection(kind, namespace), take=partial(self._take_profile, kind))
         for namespace in self._scope.places:
             # Children before parents: a restoration without its Job would look as if the Job was gone.
-            for body in (await self._list(pods_path(namespace), selector=OURS)).items:
-                self._store.put_pod(body)
-            for body in (await self._list(jobs_path(namespace), selector=OURS)).items:
-                self._store.put_job(body)
-            for body in (await self._list(collection("VideoRestoration", namespace))).items:
-                self._take(self._store.put_restoration, body)
+            await self._list(pods_path(namespace), selector=OURS, take=self._store.put_pod)
+            await self._list(jobs_path(namespace), selector=OURS, take=self._store.put_job)
+            restorations = collection("VideoRestoration", namespace)
+            await self._list(restorations, take=partial(self._take, self._store.put_restoration))
+
+    def _take_profile(self, kind: str, body: Json) -> None:
+        """Items of a listing do not say their kind."""
+        self._take(self._store.put_profile, {"kind": kind, **body})
 
     def _take(self, put: Any, body: Mapping[str, Any]) -> None:
         try:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from restoration_api.resources import GROUP, VERSION
 from restoration_operator import metrics
-from restoration_operator.cluster import OURS
+from restoration_operator.cluster import OURS, PAGE_OBJECTS
 from restoration_operator.scope import Scope
 from restoration_operator.settings import Settings
 from restoration_operator.store import Store
@@ -168,7 +168,7 @@ def _configure(settings: kopf.OperatorSettings, scope: Scope) -> None:
     settings.watching.connect_timeout = 30
     settings.watching.reconnect_backoff = 1.0  # the default of 0.1 hammers an API server that is ill
     settings.watching.inactivity_timeout = 70
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE_OBJECTS
     settings.watching.label_selectors["batch", "jobs"] = OURS
     settings.watching.label_selectors["", "pods"] = OURS
     if scope.selector is not None:
