@@ -57,7 +57,7 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
 	@mkdir -p $(REPORTS)
-	$(PYTEST) tests --ignore=tests/e2e -n 2 --dist loadgroup --junitxml=$(REPORTS)/test.xml
+	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue -n 2 --dist loadgroup --junitxml=$(REPORTS)/test.xml
 
 .PHONY: e2e
 e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse, and the demo (root)
@@ -69,6 +69,11 @@ e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse,
 .PHONY: soak
 soak: test-tools ## The expensive proofs in full (hours): scenes of every length in segments
 	VR_TEST_SCENES=1200 $(PYTEST) tests/model/test_streaming.py -n 2
+	VR_TEST_FREEZES=40 $(PYTEST) tests/cluster/operator/test_replicas.py -k frozen
+
+.PHONY: kueue
+kueue: setup ## The operator with a real Kueue: KUBECONFIG must name a cluster that has it (CRDs of ours are applied to it)
+	$(PYTEST) tests/kueue
 
 # ---- generated files
 

@@ -152,3 +152,68 @@ async def test_namespaces_come_and_go_with_their_labels(
         await heard()
         assert not (await api.restoration(namespace, "ignored"))["status"]
     assert not [item for item in asked(audit_log, "chosen") if item["responseStatus"].get("code") == 403]
+
+
+WORKLOADS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "workloads.kueue.x-k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a test"},
+    },
+    "spec": {
+        "group": "kueue.x-k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "Workload", "plural": "workloads", "singular": "workload", "listKind": "WorkloadList"},
+        "versions": [
+            {
+                "name": "v1beta1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                },
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.usefixtures("rights")
+async def test_why_a_job_is_held_back_in_kueues_words(
+    api: ApiServer, control_plane: ControlPlane, audit_log: Path, namespace: str, tmp_path: Path
+) -> None:
+    """Kueue itself is not here: its kind is, and a Workload as Kueue would write it."""
+    control_plane.kubectl("apply", "--filename=-", stdin=json.dumps(WORKLOADS))
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/workloads.kueue.x-k8s.io")
+    kubeconfig = installed(control_plane, "queue", {"scope.namespaces": [namespace], "kueue.readWorkloads": True})
+    settings = {"watch_namespaces": namespace, "namespace": chart.NAMESPACE, "kueue_workloads": "true"}
+    why = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor l40s"
+    with OperatorProcess(tmp_path, kubeconfig=kubeconfig, **settings) as operator:
+        await operator.synced()
+        await api.apply(namespace)
+
+        async def made() -> list[Json]:
+            return await api.jobs(namespace)
+
+        [job] = await eventually(made, what="the Job")
+        condition = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": why}
+        workload = {
+            "apiVersion": "kueue.x-k8s.io/v1beta1",
+            "kind": "Workload",
+            "metadata": {"name": "job-clip", "labels": {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}},
+            "status": {"conditions": [condition]},
+        }
+        await api.call("POST", f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/workloads", workload)
+        await api.merge(
+            f"/apis/batch/v1/namespaces/{namespace}/jobs/{job['metadata']['name']}", {"spec": {"suspend": True}}
+        )
+
+        async def said() -> bool:
+            body = await api.restoration(namespace)
+            return any(item.get("message") == why for item in body["status"].get("conditions", ()))
+
+        await eventually(said, what="Kueue's words in the condition")
+    requests = asked(audit_log, "queue")
+    assert ("workloads", "list") in {(item["objectRef"]["resource"], item["verb"]) for item in requests}
+    assert not [item for item in requests if item["responseStatus"].get("code") == 403]
