@@ -96,6 +96,18 @@ def _cold_start(found: Figures) -> Iterator[Row]:
     yield what, measured, "ready ≤ 5 s, 0 writes"
 
 
+def _kwok(found: Figures) -> Iterator[Row]:
+    rate = f"{found['vrs_per_s']:.1f} VR/s: {found['vrs']} in {found['seconds']:.1f} s, {found['jobs']} Jobs"
+    yield "every controller on, pods played by KWOK: create → `Succeeded`", rate, ""
+    yield (
+        "– time to `Succeeded` in that burst",
+        f"p50 {found['finished_p50_s']:.1f} s, p99 {found['finished_p99_s']:.1f} s",
+        "",
+    )
+    cpu = f"operator {found['operator_cpu_ms_per_vr']:.0f} ms, servers {found['server_cpu_ms_per_vr']:.0f} ms"
+    yield "– CPU for one VR", cpu, ""
+
+
 _ROWS: dict[str, Callable[[Figures], Iterator[Row]]] = {
     "ceiling": _ceiling,
     "latency": _latency,
@@ -103,4 +115,5 @@ _ROWS: dict[str, Callable[[Figures], Iterator[Row]]] = {
     "sustained": _sustained,
     "memory": _memory,
     "cold-start": _cold_start,
+    "kwok": _kwok,
 }

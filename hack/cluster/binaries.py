@@ -105,3 +105,13 @@ ALL = {binary.name: binary for binary in (*CONTROL_PLANE, *NODE)}
 
 MINIO = Binary("minio", "minio", "github.com/minio/minio", "github.com/minio/minio", 150)
 """An object store for tests only, as a program of its own: its licence is the AGPL, and nothing of ours links it."""
+
+KWOK = Binary(
+    "kwok",
+    "kwok",
+    "sigs.k8s.io/kwok",
+    "sigs.k8s.io/kwok/cmd/kwok",
+    105,
+    ("sigs.k8s.io/kwok/pkg/consts.Version={version}",),
+)
+"""Plays kubelets, for the benchmark of the operator with every controller on."""
