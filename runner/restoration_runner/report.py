@@ -24,6 +24,8 @@ from restoration_runner.progress import ProgressTracker
 log = structlog.get_logger()
 
 TERMINATION_LOG = Path("/dev/termination-log")
+CLOSING_SECONDS = 0.1
+"""Longest wait for the server when the work is over; half a second, the default, is long for a cache hit."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -69,7 +71,9 @@ class ProgressServer:
                 """A poll every few seconds is no news."""
 
         self._server = _Server(("", port), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": CLOSING_SECONDS}, name="http", daemon=True
+        )
 
     @property
     def port(self) -> int:
