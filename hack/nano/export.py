@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hack.nano.network import DIT, NAME, VAE, Nano, frozen_masks
+from hack.nano.network import DIT, INPUT_BAND, NAME, VAE, Nano, frozen_masks
 from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
 from restoration_runner.models.seedvr2.folder import write_folder
 from restoration_runner.weights.digest import write_sums
@@ -41,6 +41,7 @@ def export(checkpoint: Path, folder: Path) -> str:
         posterior=PosteriorRule.MEAN,
         encoder_warmup_latents=ENCODER_WARMUP_LATENTS,
         decoder_warmup_latents=DECODER_WARMUP_LATENTS,
+        input_band=INPUT_BAND,
         dit=DIT,
         vae=VAE,
     )

@@ -24,7 +24,8 @@ from hack.nano.codec import H264Pool
 from hack.nano.degradation import STANDARD
 from hack.nano.fast_layers import install
 from hack.nano.losses import charbonnier, luma, psnr, ssim, temporal
-from hack.nano.network import Nano, frozen_masks
+from hack.nano.network import INPUT_BAND, Nano, frozen_masks
+from restoration_runner.models.seedvr2.input_band import put_back
 from restoration_runner.restoration.wavelet import low_pass
 
 EMA_DECAY = 0.999
@@ -38,9 +39,11 @@ SAVE_EVERY_S = 100.0
 
 
 def transfer(output: Tensor, style: Tensor) -> Tensor:
-    """The runner's wavelet colour transfer on [B, 3, T, H, W]: only detail is left for the network to predict."""
-    difference = (style.float() - output.float()).transpose(1, 2)
-    return output.float() + low_pass(difference).transpose(1, 2)
+    """What the runner does after decoding, on [B, 3, T, H, W]: input band and wavelet colour transfer. Only detail is
+    left for the network to predict."""
+    source = style.float().transpose(1, 2)
+    banded = put_back(output.float().transpose(1, 2), source, INPUT_BAND)
+    return (banded + low_pass(source - banded)).transpose(1, 2)
 
 
 class JointLoss(torch.nn.Module):

@@ -14,11 +14,13 @@ from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models import load_restorer
 from restoration_runner.models.restorer import ConditionNoise, Restorer
-from restoration_runner.models.seedvr2.description import PosteriorRule
+from restoration_runner.models.seedvr2.description import InputBandRule, PosteriorRule
+from restoration_runner.models.seedvr2.input_band import put_back
 from restoration_runner.models.seedvr2.sampling import noise_level
 from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from restoration_runner.restoration.pipeline import condition_noise
+from restoration_runner.restoration.wavelet import low_pass
 from tests.builders.models import tiny_description, write_tiny_model
 from tests.builders.plans import make_plan
 
@@ -132,6 +134,38 @@ def test_condition_noise_of_a_plan(frames: int, strength: float, expected: Condi
     plan = make_plan(frames=frames, cuts=())
     wish = plan.restoration.model_copy(update={"denoise_strength": strength})
     assert condition_noise(plan.model_copy(update={"restoration": wish})) == expected
+
+
+def test_the_input_s_low_band_is_put_back_frame_by_frame(tmp_path: Path, restorer: Restorer) -> None:
+    """Also in segments that begin in the middle: each frame meets its own input."""
+    rule = InputBandRule(radii=(1, 2), noise=0.1)
+    description = tiny_description().model_copy(update={"input_band": rule})
+    banded = load_restorer(write_tiny_model(tmp_path / "banded", description), device="cpu", precision="FP32")
+    video = scene(30)
+    for work in segments(30, k=1, e=2, d=2):
+        plain, found = run(restorer, work, video), run(banded, work, video)
+        source = video[work.first_frame : work.last_frame + 1]
+        expected = torch.stack([put_back(frame, its, rule) for frame, its in zip(plain, source, strict=True)])
+        assert torch.equal(found, expected)
+
+
+def test_the_band_replaces_errors_and_leaves_noise_out() -> None:
+    """A ghost of the model goes, noise of the input stays out, the model's fine detail stays."""
+    generator = torch.Generator().manual_seed(1)
+    y, x = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    clean = 0.3 * torch.sin(x / 9.0).expand(3, -1, -1)
+    detail = 0.2 * ((x + y) % 2 * 2 - 1).expand(3, -1, -1).float()  # the fastest pattern there is
+    ghost = torch.zeros(3, 128, 128)
+    ghost[:, 40:60, 40:60] = 0.5
+    noise = low_pass(0.2 * torch.randn(3, 128, 128, generator=generator), (1,))
+    whole, weighted = InputBandRule(radii=(1, 2, 4)), InputBandRule(radii=(1, 2, 4), noise=0.07)
+    inside, outside = (slice(None), slice(45, 55), slice(45, 55)), (slice(None), slice(80, 120), slice(80, 120))
+    errors = {
+        rule.noise: put_back(clean + detail + ghost, clean + noise, rule) - clean - detail for rule in (whole, weighted)
+    }
+    for error in errors.values():
+        assert error[inside].abs().mean() < 0.12 < ghost[inside].abs().mean()
+    assert errors[0.07][outside].std() < 0.75 * errors[0.0][outside].std() < noise.std()
 
 
 def test_threads_are_pinned_and_part_of_the_environment(model: Path) -> None:

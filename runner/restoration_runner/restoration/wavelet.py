@@ -5,6 +5,8 @@ The published form splits both pictures into five bands, `content - B(content) +
 product of two [1, 2, 1] / 4, and replicated borders separate as well, so each blur is two passes along one axis.
 """
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,9 +18,9 @@ def wavelet_transfer(content: Tensor, style: Tensor) -> Tensor:
     return content.float() + low_pass(style.float() - content.float())
 
 
-def low_pass(x: Tensor) -> Tensor:
-    """B: five blurs of doubling radius over the last two axes of `[..., C, H, W]`."""
-    for radius in RADII:
+def low_pass(x: Tensor, radii: Sequence[int] = RADII) -> Tensor:
+    """B: blurs of these radii in turn over the last two axes of `[..., C, H, W]`; a radius r has variance r² / 2."""
+    for radius in radii:
         x = _blur(_blur(x, radius, axis=-1), radius, axis=-2)
     return x
 

@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from restoration_api.base import VersionedContract
+from restoration_api.base import Contract, VersionedContract
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.restorer import Capabilities
@@ -25,11 +25,24 @@ class PosteriorRule(StrEnum):
     SAMPLE = "Sample"
 
 
+class InputBandRule(Contract):
+    """The low frequencies of the input, put back into the output; see `input_band.py`.
+
+    radii: blurs (`wavelet.low_pass`) that separate them. noise: amplitude, in [-1, 1], up to which the octave between
+    the last two blurs counts as noise and is left out; 0 takes it whole.
+    """
+
+    radii: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(min_length=2, max_length=8)
+    noise: float = Field(default=0.0, ge=0, le=1)
+
+
 class ModelDescription(VersionedContract):
     """`model.json`. At least one latent of warm-up each: the first of a stream stands for one frame, not four.
 
     The warm-ups that are not given are for models whose borders nobody has measured: more than `seedvr2-nano` needs,
     whose VAE has the same graph. 480-frame segments make them cheap.
+
+    input_band: what the output takes from the input; nothing for the released networks.
     """
 
     architecture: Literal["seedvr2"] = "seedvr2"
@@ -37,6 +50,7 @@ class ModelDescription(VersionedContract):
     posterior: PosteriorRule
     encoder_warmup_latents: int = Field(default=4, ge=1)
     decoder_warmup_latents: int = Field(default=8, ge=1)
+    input_band: InputBandRule | None = None
     dit: DitConfig
     vae: VaeConfig
 

@@ -19,6 +19,7 @@ from restoration_runner.models.restorer import Capabilities, ConditionNoise, Wor
 from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.half import activation_dtype
+from restoration_runner.models.seedvr2.input_band import InputBand
 from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
 from restoration_runner.models.seedvr2.vae import StreamState, posterior
 from restoration_runner.restoration.blend import WindowBlend
@@ -75,11 +76,13 @@ class SeedVr2Restorer:
         self._non_finite.zero_()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+        band = InputBand(work, rule) if (rule := self._description.input_band) else None
         with device_faults(FRAMES_DO_NOT_FIT):
-            latents = self._encode(work, frames, seed)
+            latents = self._encode(work, band.watched(frames) if band else frames, seed)
             if condition_noise is not None and condition_noise.strength > 0:
                 latents = self._noised(work, latents, seed, condition_noise)
-            yield from self._decode(work, self._denoise(work, latents, seed))
+            decoded = self._decode(work, self._denoise(work, latents, seed))
+            yield from band.applied(decoded) if band else decoded
 
     def report(self) -> WorkReport:
         is_gpu = self._device.type == "cuda"
