@@ -23,7 +23,7 @@ from hack.nano.clips import ClipPool, Renderer, load_material
 from hack.nano.codec import H264Pool
 from hack.nano.degradation import STANDARD
 from hack.nano.fast_layers import install
-from hack.nano.losses import charbonnier, luma, psnr, ssim, temporal
+from hack.nano.losses import charbonnier, luma, psnr, ssim, temporal, worst_frames
 from hack.nano.network import INPUT_BAND, Nano, frozen_masks
 from restoration_runner.models.seedvr2.input_band import put_back
 from restoration_runner.restoration.wavelet import low_pass
@@ -33,8 +33,8 @@ EMA_DECAY = 0.999
 
 # One step: clips, frames, pixels. Crops are wide, so that attention meets distant positions.
 BATCH, FRAMES, HEIGHT, WIDTH = 6, 17, 160, 320
-SHARP_SHARE = 1 / 6  # of the clips that train the VAE alone
-PEAK_RATE, LAST_RATE = 1.5e-3, 1e-5
+SHARP_SHARE = 1 / 3  # of the clips that train the VAE alone
+PEAK_RATE, LAST_RATE = 1.5e-3, 1e-5  # a call that goes on from shipped weights begins lower, with --peak
 SAVE_EVERY_S = 100.0
 
 
@@ -61,7 +61,8 @@ class JointLoss(torch.nn.Module):
         restored = self.model.restore(latent[split:], noise[split:])
         output = transfer(self.model.decode(torch.cat((latent[:split], restored))), video)
         structure = 1 - ssim(luma(output), luma(sharp))
-        loss = charbonnier(output - sharp) + 0.4 * structure + 0.2 * temporal(output, sharp)
+        loss = charbonnier(output - sharp) + 0.4 * structure + 0.25 * temporal(output, sharp)
+        loss = loss + 0.5 * worst_frames(output, sharp)
         # Keeps latents near unit size, for which the transformer is laid out.
         return loss + 1e-4 * latent.square().mean()
 
@@ -186,7 +187,7 @@ class Trainer:
 
     def rate(self) -> float:
         progress = min(1.0, self.trained_s / self.schedule_s)
-        cosine = LAST_RATE + (PEAK_RATE - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
+        cosine = LAST_RATE + (self.arguments.peak - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
         return cosine * min(1.0, (self.step + 1) / 200)
 
     def autocast(self) -> "torch.autocast | nullcontext[None]":
@@ -275,6 +276,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, help="folder for state.pt (weights, averages and optimizer, 80 MB)")
     parser.add_argument("--deadline", type=float, default=570, help="seconds this call may take")
     parser.add_argument("--of", type=float, default=15, help="minutes of training that the schedule spans")
+    parser.add_argument("--peak", type=float, default=PEAK_RATE, help="highest learning rate")
     parser.add_argument("--finish", action="store_true", help="end the schedule with this call")
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,7 @@
 
 The released VAE passes pictures almost unharmed. A small one cannot tell fast motion apart with 16 numbers for 8×8×4
 pixels, and shows ghosts of the frames beside. The input knows better: below the reach of its noise it is right. So the
-model decides the detail, and the input everything slower than a few pixels: `output + B(input - output)`, frame by frame.
+model decides the detail, and the input everything slower than a few pixels: `output + B(input - output)`.
 
 The fastest octave of that band has both, noise of the input and errors of the model, but errors are larger where they
 are at all. It is weighted by its own energy around each pixel, as Wiener's filter would: e / (e + noise²).
