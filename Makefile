@@ -67,8 +67,10 @@ e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse,
 	$(PYTEST) tests/e2e --ignore=tests/e2e/cluster --junitxml=$(REPORTS)/e2e.xml
 
 .PHONY: soak
-soak: test-tools ## The expensive proofs in full (hours): scenes of every length, leaders frozen at many moments
+soak: test-tools ## The expensive proofs in full (hours): scenes of every length, histories, kills, frozen leaders
 	VR_TEST_SCENES=1200 $(PYTEST) tests/model/test_streaming.py -n 2
+	VR_TEST_HISTORIES=10000 $(PYTEST) tests/simulation -n 2 -rP
+	VR_TEST_KILLS=1000 $(PYTEST) tests/cluster/operator/test_kills.py -rP
 	VR_TEST_FREEZES=40 $(PYTEST) tests/cluster/operator/test_replicas.py -k frozen
 
 .PHONY: kueue

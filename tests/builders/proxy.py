@@ -61,8 +61,14 @@ class Proxy:
         self.fault: Fault | None = None
         self.before_forwarding: Callable[[web.Request, bytes], Awaitable[None]] | None = None
         """Called with every request that is about to be forwarded."""
+        self.cut_off = False
+        """No request gets through: connections are closed without an answer."""
+        self.watches_cut = 0
+        self.expired = 0
+        """Watches that were answered `410 Gone`, at once or in the stream."""
         self.url = ""
         self._started = 0
+        self._watches: set[asyncio.Transport] = set()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -89,7 +95,23 @@ class Proxy:
         self.hold_before = self.hold_after = None
         self.held = asyncio.Event()
 
+    def cut_watches(self) -> None:
+        """End every watch in the middle, as a network does."""
+        for transport in list(self._watches):
+            self.watches_cut += 1
+            transport.abort()
+
     async def _forward(self, request: web.Request) -> web.StreamResponse:
+        try:
+            if not self.cut_off:
+                return await self._pass_on(request)
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
+            pass  # the API server is away
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=503)
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         number: int | None = None
         if request.method in WRITES and "dryRun" not in request.query:
@@ -125,7 +147,16 @@ class Proxy:
         headers = {key: value for key, value in answer.headers.items() if key.lower() not in _NOT_FORWARDED}
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(request)
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
-        await response.write_eof()
+        watch = request.transport if "watch" in request.query else None
+        self.expired += answer.status == 410
+        if watch is not None:
+            self._watches.add(watch)
+        try:
+            async for chunk in answer.content.iter_any():
+                self.expired += watch is not None and b'"code":410' in chunk
+                await response.write(chunk)
+            await response.write_eof()
+        finally:
+            if watch is not None:
+                self._watches.discard(watch)
         return response
