@@ -1,18 +1,42 @@
-"""Watches are cut all the time; the operator goes on where it was."""
+"""The API server goes away and comes back with a shorter memory; watches are cut; the operator goes on where it was."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import ssl
+from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
+from hack.cluster.controlplane import ControlPlane
 from tests.builders import outcomes
 from tests.builders.kubelet import Kubelet
-from tests.builders.live_api import ApiServer, Json, eventually
+from tests.builders.live_api import GROUP_PATH, ApiServer, Json, condition, eventually
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.proxy import Proxy
 
+OUTAGE_SECONDS = 30
 CUTS = 12
-pytestmark = [pytest.mark.xdist_group("operator-kills"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("operator-outages"), pytest.mark.timeout(300)]
+
+
+async def compact(control_plane: ControlPlane) -> int:
+    """Make etcd forget every revision but the newest; returns that."""
+    tls = ssl.create_default_context(cafile=str(control_plane._etcd_authority.pair.certificate))
+    tls.load_cert_chain(control_plane._etcd_client.certificate, control_plane._etcd_client.key)
+    url = f"https://127.0.0.1:{control_plane._etcd_port}/v3/kv"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+        key = base64.b64encode(b"/").decode()
+        async with session.post(f"{url}/range", json={"key": key}) as answer:
+            revision = int((await answer.json())["header"]["revision"])
+        async with session.post(f"{url}/compaction", json={"revision": str(revision), "physical": True}) as answer:
+            assert answer.status == 200, await answer.text()
+    return revision
+
+
+def restoration_path(namespace: str, name: str) -> str:
+    return f"{GROUP_PATH}/namespaces/{namespace}/videorestorations/{name}"
 
 
 async def pod_of(api: ApiServer, namespace: str, name: str) -> Json:
@@ -26,6 +50,66 @@ async def pod_of(api: ApiServer, namespace: str, name: str) -> Json:
     found = await eventually(placed, what=f"a pod of {name} on a node")
     assert found is not None
     return found
+
+
+@pytest.fixture
+async def three(
+    api: ApiServer, kubelet: Kubelet, operator: OperatorProcess, namespace: str
+) -> AsyncIterator[list[Json]]:
+    """Pods of the restorations `ends`, `goes on` and `goes away`, all of them running."""
+    pods = []
+    for name in ("ends", "goes-on", "goes-away"):
+        await api.apply(namespace, {"output.uri": f"s3://media/restored/{name}.mp4"}, name=name)
+        pod = await pod_of(api, namespace, name)
+        await kubelet.start(pod)
+        await api.until(namespace, "Scheduled", "Running", name=name)
+        pods.append(pod)
+    yield pods
+
+
+async def test_away_for_thirty_seconds_and_back_without_the_history(
+    control_plane: ControlPlane,
+    api: ApiServer,
+    kubelet: Kubelet,
+    operator: OperatorProcess,
+    proxy: Proxy,
+    namespace: str,
+    three: list[Json],
+) -> None:
+    """While the operator hears nothing, one restoration ends, one is deleted with all it has, and one is new. Then the
+    API server is stopped, and etcd has forgotten what the operator's watches would continue from: 410 Gone."""
+    ends, goes_on, goes_away = three
+    proxy.cut_off = True
+    proxy.cut_watches()
+    await kubelet.end(ends, 0, outcomes.succeeded())
+    await api.call("DELETE", restoration_path(namespace, "goes-away"), {"propagationPolicy": "Background"})
+    await api.apply(namespace, {"output.uri": "s3://media/restored/new.mp4"}, name="new")
+
+    async def gone() -> bool:
+        return all(pod["metadata"]["uid"] != goes_away["metadata"]["uid"] for pod in await api.pods(namespace))
+
+    await eventually(gone, what="the deleted restoration's pod is gone")
+    await compact(control_plane)
+    control_plane.processes.stop_one("kube-apiserver")
+    proxy.cut_off = False  # from here on it is the API server that does not answer
+    await asyncio.sleep(OUTAGE_SECONDS)
+    control_plane._start_api_server()
+
+    body = await api.finished(namespace, "ends")
+    assert condition(body, "Succeeded") == ("True", "Completed")
+    new = await pod_of(api, namespace, "new")
+    async with Kubelet(api) as again:  # the first one did not survive the outage
+        await again.start(new)
+        await again.end(goes_on, 0, outcomes.succeeded())
+        await again.end(new, 0, outcomes.succeeded())
+        for name in ("goes-on", "new"):
+            body = await api.finished(namespace, name)
+            assert condition(body, "Succeeded") == ("True", "Completed")
+            assert body["status"]["attempts"]["executions"] == 1
+    names = sorted(job["metadata"]["ownerReferences"][0]["name"] for job in await api.jobs(namespace))
+    assert names == ["ends", "goes-on", "new"], "a Job too many or too few"
+    assert proxy.expired, "no watch was told that its history is gone"
+    assert operator.alive, "it did not have to start again for that"
 
 
 async def test_watches_are_cut_all_the_time(
