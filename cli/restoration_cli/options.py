@@ -1,0 +1,33 @@
+"""Options that several commands share, spelled as kubectl spells them.
+
+kubectl hands a plugin everything after its name, so they stand behind the command: `kubectl vr list -n media`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from restoration_cli import access
+
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's namespace.")]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; default the current one.")]
+Kubeconfig = Annotated[str | None, typer.Option(help="Default KUBECONFIG, else ~/.kube/config.")]
+Selector = Annotated[str | None, typer.Option("--selector", "-l", help="Only those with these labels.")]
+Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the VideoRestoration.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of VideoRestorations.")]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Which cluster, and which namespace of it."""
+
+    kubeconfig: str | None
+    context: str | None
+    namespace: str | None
+
+    def connect(self, *, everywhere: bool = False) -> access.Restorations:
+        return access.connect(
+            kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace, everywhere=everywhere
+        )
