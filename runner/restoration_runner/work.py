@@ -7,9 +7,10 @@ takes what is there. A process may be killed between any two requests, and a lat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -205,24 +206,31 @@ class Work:
             return None, replace
         if (marker.cache_key, marker.segment, marker.frames) != (plan.cache_key, segment.index, segment.frames):
             return None, replace
+        if marker.object_key != segment_key(self.prefix, segment.index, marker.sha256):
+            return None, replace  # an object of some other place, which is not ours to join or to remove
         return marker, replace
 
     def fetch(self, marker: Marker, folder: Path) -> Path:
         """The segment's file, exactly the one that the marker names.
 
+        Bytes that are not those of the marker any more (a bad disk keeps size and times) are removed, so that the
+        segment is made again instead of failing every verification to come.
+
         Raises:
             ObjectMissingError, PreconditionError: it is no longer there, or another one.
         """
         here = self._store.local_path(marker.object_key)
-        if here is not None:
-            info = self._store.head(marker.object_key)
-            if not _agrees(marker, info):
-                raise ObjectMissingError(f"{here} is not the segment that its marker names")
-            return here
-        path = folder / f"segment-{marker.segment:05d}.mkv"
-        with path.open("wb") as file:
+        path = here or folder / f"segment-{marker.segment:05d}.mkv"
+        digest = hashlib.sha256()
+        with contextlib.nullcontext() if here else path.open("wb") as copy:
             for piece in self._store.stream(marker.object_key, if_match=marker.etag):
-                file.write(piece)
+                digest.update(piece)
+                if copy is not None:
+                    copy.write(piece)
+        if digest.hexdigest() != marker.sha256:
+            self._store.delete(marker.object_key, if_match=marker.etag)
+            name = self._store.describe(marker.object_key)
+            raise ObjectMissingError(f"{name} does not hold the bytes that its marker names; it was removed")
         return path
 
     # final.json
@@ -260,8 +268,13 @@ class Work:
             timings=timings,
             finished_at=datetime.now(UTC),
         )
-        self._store.put(manifest_key(self.prefix), manifest.to_json().encode())
-        return manifest
+        for _ in range(TRIES):
+            try:
+                self._store.put(manifest_key(self.prefix), manifest.to_json().encode())
+            except PreconditionError:  # a peer that has finished cleared up while this was being written
+                continue
+            return manifest
+        raise self._fight(manifest_key(self.prefix))
 
     def clear(self) -> None:
         """Remove what only unfinished work needs; `final.json` keeps the plan. Markers go before their objects."""
@@ -269,6 +282,10 @@ class Work:
         for item in found:
             self._store.delete(item.key)
         self._store.delete(plan_key(self.prefix))
+        try:
+            self._store.abort_uploads(self.prefix, older_than=timedelta(0))  # of killed predecessors
+        except RestorationError as error:
+            log.info("unfinished uploads cannot be listed or given up", cause=error.message)
 
     def _fight(self, key: str) -> RestorationError:
         return RestorationError(

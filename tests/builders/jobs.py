@@ -39,6 +39,7 @@ from restoration_runner.stopping import StopSignal
 from restoration_runner.storage import s3
 from restoration_runner.storage.store import ObjectInfo, OnBytes, Store, When
 from restoration_runner.task import JobContext
+from tests.builders.steps import Steps
 
 SMALL = Choices(target=Target(scale_factor=1), chunk_frames=9, segment_frames=10, preset="ultrafast")
 
@@ -107,7 +108,9 @@ class At:
     number: int = 1
 
 
-def run_killed(request: Request, at: At, *, owner: str = "uid-1", environment: Mapping[str, str] | None = None) -> int:
+def run_killed(
+    request: Request, at: At | None, *, owner: str = "uid-1", environment: Mapping[str, str] | None = None
+) -> int:
     """Run a request in another process that kills itself; returns its exit code (-9 if it was killed)."""
     process = start(request, at, owner=owner, environment=environment)
     process.join()
@@ -123,7 +126,12 @@ def start(
     environment: Mapping[str, str] | None = None,
     answer: Any = None,
 ) -> multiprocessing.process.BaseProcess:
-    """Start it; its outcome's JSON goes into `answer`, a queue."""
+    """Start it; its outcome's JSON goes into `answer`, a queue.
+
+    environment: also `TEST_CORES` (`0,1`: which it may use), `TEST_PART_BYTES`, `TEST_STEPS_IN` (a folder: what it does
+    there are steps, beside the events of `At`), `TEST_DIE_AT_STEP` (a number), `TEST_COUNT_TO` (a file for the number
+    of steps, written at the end).
+    """
     arguments = (request.to_json(), at, owner, dict(environment or {}), answer)
     process = _context().Process(target=_work, args=arguments)
     process.start()
@@ -147,8 +155,13 @@ def _work(text: str, at: At | None, owner: str, environment: dict[str, str], ans
     if part_bytes := environment.get("TEST_PART_BYTES"):
         s3.PART_BYTES = int(part_bytes)
     request = Request.from_json(text)
-    with hooked(_killer(at) if at else lambda event: None):
+    steps = Steps(fatal=int(environment["TEST_DIE_AT_STEP"]) if "TEST_DIE_AT_STEP" in environment else None)
+    if folder := environment.get("TEST_STEPS_IN"):
+        steps.watch(Path(folder))
+    with hooked(_killer(at) if at else steps.happened):
         outcome = run_here(request, owner=owner)
+    if counted := environment.get("TEST_COUNT_TO"):
+        Path(counted).write_text(str(steps.count))
     if answer is not None:
         answer.put(outcome.to_json())
 

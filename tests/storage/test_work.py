@@ -1,6 +1,7 @@
 """The work prefix: who wins when two write the same, and what counts as finished."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from restoration_api.ledger import Marker, Plan, Segment, marker_key, plan_key
 from restoration_runner.errors import RestorationError
 from restoration_runner.restoration.pipeline import Made
 from restoration_runner.storage.file import FileStore
-from restoration_runner.storage.store import ObjectInfo, Store, When, read_whole
+from restoration_runner.storage.store import ObjectInfo, ObjectMissingError, Store, When, read_whole
 from restoration_runner.video.write import WrittenSegment
 from restoration_runner.work import TRIES, Maker, Work
 
@@ -98,6 +99,34 @@ SPOILED: list[tuple[str, Spoil]] = [
         lambda store, marker: store.put(marker_key(PREFIX, marker.segment), b'{"schema": 2}'),
     ),
 ]
+
+
+def test_a_marker_that_names_an_object_elsewhere_is_not_believed(store: Store, tmp_path: Path) -> None:
+    plan, work = make_plan(), Work(store, PREFIX)
+    marker = work.commit(plan, made(tmp_path, plan.segments[0]), MAKER)
+    other = store.put("out/somebody-else.mkv", b"segment")
+    lie = marker.model_copy(update={"object_key": "out/somebody-else.mkv", "etag": other.etag})
+    store.put(marker_key(PREFIX, 0), lie.to_json().encode())
+    assert work.markers(plan) == {}
+    assert work.commit(plan, made(tmp_path, plan.segments[0]), MAKER).object_key == marker.object_key
+    assert read_whole(store, "out/somebody-else.mkv") == b"segment"
+
+
+def test_bytes_that_rotted_under_the_same_size_and_time_are_made_again(tmp_path: Path) -> None:
+    store, plan = FileStore(tmp_path / "bucket"), make_plan()
+    work = Work(store, PREFIX)
+    marker = work.commit(plan, made(tmp_path, plan.segments[0]), MAKER)
+    path = store.local_path(marker.object_key)
+    assert path is not None
+    stat = path.stat()
+    path.write_bytes(b"SEGMENT")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert work.markers(plan) == {0: marker}
+    with pytest.raises(ObjectMissingError, match="does not hold the bytes that its marker names"):
+        work.fetch(marker, tmp_path)
+    assert work.markers(plan) == {}
+    again = work.commit(plan, made(tmp_path, plan.segments[0]), MAKER)
+    assert work.fetch(again, tmp_path).read_bytes() == b"segment"
 
 
 @pytest.mark.parametrize(("name", "spoil"), SPOILED, ids=[row[0] for row in SPOILED])

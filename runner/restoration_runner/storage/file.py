@@ -132,11 +132,12 @@ class FileStore:
         limit = datetime.now(UTC) - older_than
         aborted = 0
         with _as_sentence(path):
-            for partial in path.parent.glob(f".{_glob_escape(path.name)}.*{PARTIAL_SUFFIX}"):
+            for partial in _partials(path, below=key.endswith("/")):
                 with contextlib.suppress(FileNotFoundError):
                     if datetime.fromtimestamp(partial.stat().st_mtime, UTC) <= limit:
                         partial.unlink()
                         aborted += 1
+                        _remove_empty(partial.parent)
         return aborted
 
     def conditional(self, probe_prefix: str) -> bool:
@@ -181,12 +182,22 @@ class FileStore:
                 raise PreconditionError(f"{path} exists already")
             if isinstance(when, Unchanged) and now != when.etag:
                 raise PreconditionError(f"{path} was changed or removed by somebody else")
-            stat = partial.stat()
+            try:
+                stat = partial.stat()
+            except FileNotFoundError:
+                raise PreconditionError(f"{path}: the write was given up by somebody else") from None
             # Metadata first: it names the etag that the file keeps when it is renamed, so it never lies.
             _write_sidecar(path, _etag(stat), metadata or {})
             partial.replace(path)
             _sync_folder(path.parent)
         return self._info(key, stat)
+
+
+def _partials(path: Path, *, below: bool) -> list[Path]:
+    """Temporary files for one file, or for all files below a folder."""
+    if below:
+        return list(path.rglob(f".*{PARTIAL_SUFFIX}"))
+    return list(path.parent.glob(f".{_glob_escape(path.name)}.*{PARTIAL_SUFFIX}"))
 
 
 def _etag(stat: os.stat_result) -> str:

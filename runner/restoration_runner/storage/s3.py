@@ -180,8 +180,9 @@ class S3Store:
         query = {"uploads": "", "prefix": key, "max-uploads": "1000", "delimiter": ""}
         limit, aborted = datetime.now(UTC) - older_than, 0
         for found, upload_id, begun in _uploads(self._call("GET", key, on_bucket=True, query=query).data):
-            if found == key and begun <= limit:
-                self._abort(key, upload_id)
+            meant = found.startswith(key) if key.endswith("/") else found == key
+            if meant and begun <= limit:
+                self._abort(found, upload_id)
                 aborted += 1
         return aborted
 

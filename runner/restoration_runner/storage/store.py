@@ -127,7 +127,10 @@ class Store(Protocol):
         ...
 
     def abort_uploads(self, key: str, *, older_than: timedelta) -> int:
-        """Give up unfinished uploads to exactly this key that began so long ago; says how many."""
+        """Give up unfinished uploads to this key, or to all below it if it ends in a slash, that began so long ago.
+
+        Says how many. Whoever is still at one gets a `PreconditionError`. Not every endpoint can list by folder.
+        """
         ...
 
     def conditional(self, probe_prefix: str) -> bool:
