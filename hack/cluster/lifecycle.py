@@ -29,7 +29,7 @@ from hack.cluster.network import GATEWAY, bridge_exists, create_bridge
 from hack.cluster.node import start_kube_proxy, start_kubelet, wait_until_ready
 from hack.cluster.packages import NODE_PACKAGES, install
 from hack.cluster.paths import CHECKOUT, DEV_FOLDER, NODE_STATE, cache_folder
-from hack.cluster.ports import PortLeases
+from hack.cluster.ports import PortLeases, port_is_free
 from hack.cluster.preflight import problems
 from hack.cluster.processes import ProcessRecord, ProcessTable, is_alive
 from hack.cluster.services import REGISTRY, start_dns, start_registry, start_s3, wait_for_dns, wait_for_s3
@@ -178,6 +178,11 @@ class Node:
 
     def _refuse_others(self) -> None:
         holder = self._holder()
+        if holder is None and bridge_exists() and not port_is_free(GATEWAY, int(REGISTRY.rsplit(":", 1)[1])):
+            raise ClusterError(
+                f"Servers of a node answer on {GATEWAY}, and this file system knows nothing of them: it was started in "
+                "another container or mount namespace; run `make cluster-down` there."
+            )
         if holder and self.is_running() and holder.checkout != str(CHECKOUT) and Path(holder.checkout).exists():
             raise ClusterError(
                 f"This machine's node belongs to {holder.checkout} since {holder.since}; "

@@ -181,6 +181,17 @@ def test_another_checkout_is_told_whose_node_it_is(node: Node, monkeypatch: pyte
     assert node.is_running()
 
 
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_node_of_another_mount_namespace_is_left_alone(
+    node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str
+) -> None:
+    """Bridge and ports belong to the whole machine, the files that tell whose they are may not."""
+    monkeypatch.setattr(lifecycle, "NODE_STATE", tmp_path / "nothing")
+    with pytest.raises(ClusterError, match="another container or mount namespace"):
+        getattr(Node(Console(quiet=True)), command)()
+    assert node.is_running()
+
+
 def traces() -> dict[str, list[str]]:
     """What exists on this machine because a node ran; each list is empty when nothing does."""
     state = str(NODE_STATE)
