@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import urllib3
+import yaml
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
@@ -180,7 +181,7 @@ def connect(
         _KUBECONFIG.load_kube_config(
             config_file=kubeconfig, context=context, client_configuration=settings, persist_config=False
         )
-    except ConfigException as error:
+    except (ConfigException, yaml.YAMLError, OSError) as error:
         raise CommandError(f"no cluster to talk to: {error}; set KUBECONFIG or give --kubeconfig") from error
     there = namespace or current["context"].get("namespace") or "default"
     return Restorations(client.ApiClient(settings), there, everywhere=everywhere)
@@ -198,6 +199,8 @@ def _refusals(what: str) -> Iterator[None]:
     except ApiException as error:
         if error.status == HTTPStatus.GONE:
             raise _GoneError from error
+        if error.status == HTTPStatus.TOO_MANY_REQUESTS or (error.status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ConnectionLostError(_sentence(what, error)) from error
         raise CommandError(_sentence(what, error)) from error
     except urllib3.exceptions.ProtocolError as error:
         raise ConnectionLostError(f"{what}: the API server closed the connection") from error

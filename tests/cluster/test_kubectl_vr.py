@@ -97,16 +97,32 @@ def cluster(api: ApiServer, control_plane: ControlPlane, namespace: str) -> Clus
 def test_list_as_a_plugin_of_the_real_kubectl(cluster: Cluster) -> None:
     cluster.create("movie", running(41))
     cluster.create("broken", failed("InvalidInput", "no video"), {"output.uri": "s3://media/restored/b.mp4"})
-    programs = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.kubeconfig)}
-    command = [ALL["kubectl"].path, "vr", "list", "-n", cluster.namespace]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    head, *rows = (line.split() for line in done.stdout.splitlines())
+    head, *rows = (line.split() for line in _kubectl(cluster, "vr", "list", "-n", cluster.namespace).splitlines())
     assert head == ["NAME", "PHASE", "PROGRESS", "TRIES", "AGE", "WHY"]
     assert [row[:2] for row in rows] == [["broken", "Failed"], ["movie", "Running"]]
     assert rows[0][-1] == "InvalidInput"
     assert rows[1][2:5] == ["41%", "41/100", "1"]
+
+
+def test_kubectl_completes_commands_names_and_files(cluster: Cluster) -> None:
+    cluster.create("movie")
+    expected = {
+        ("su",): ["submit", "suspend", ":4"],
+        ("explain", "-n", cluster.namespace, "m"): ["movie", ":4"],
+        ("submit", "a"): [":0"],
+    }
+    found = {words: _kubectl(cluster, "__complete", "vr", *words).splitlines() for words in expected}
+    assert found == expected
+
+
+def _kubectl(cluster: Cluster, *arguments: str) -> str:
+    """The real kubectl, with our programs on its PATH."""
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "KUBECONFIG": str(cluster.kubeconfig)}
+    command = [ALL["kubectl"].path, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_list_by_phase_and_in_all_namespaces(cluster: Cluster) -> None:
