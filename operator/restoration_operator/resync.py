@@ -136,6 +136,7 @@ class Resync:
                 self._store.drop_restoration(meta.uid)
             else:
                 self._take(self._store.put_restoration, found)
+                self._queue.add(meta.uid)  # what it has left behind is to be released
 
     def _forget_children(self, namespace: str | None, jobs: Listing, pods: Listing) -> None:
         known_jobs = [job for job in self._store.all_jobs() if namespace in (None, job.namespace)]

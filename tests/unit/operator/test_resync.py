@@ -10,6 +10,7 @@ from tests.builders.resources import make_profile, make_vr
 from tests.builders.simulation.client import SimulatedCluster
 from tests.builders.simulation.server import PROFILES, RESTORATIONS, SimulatedServer, Watchman
 
+from restoration_operator.decide.cleanup import Finished
 from restoration_operator.decide.types import NoProfile
 from restoration_operator.resync import Resync, StaleWatchError
 from restoration_operator.settings import Settings
@@ -27,7 +28,8 @@ class Lab:
     def __init__(self) -> None:
         self.server = SimulatedServer(lambda: datetime(2026, 1, 1, tzinfo=UTC), Watchman())
         self.store = Store(builtin_profile=lambda: NONE, complete=lambda spec: spec, wake=lambda uid: None)
-        self.resync = Resync(self.store, SimulatedCluster.of(self.server), WorkQueue(), SETTINGS)
+        self.queue = WorkQueue()
+        self.resync = Resync(self.store, SimulatedCluster.of(self.server), self.queue, SETTINGS)
 
     async def stale(self) -> bool:
         """Whether one comparison ends in the verdict."""
@@ -98,3 +100,16 @@ async def test_an_object_that_cannot_be_read_was_delivered_all_the_same() -> Non
     with pytest.raises(ValueError, match="uri"):
         lab.store.put_restoration(stored)
     assert not await lab.stale()
+
+
+async def test_an_end_that_no_watch_has_told_is_looked_after() -> None:
+    """Another operator has ended it, and its Job is still to be released."""
+    lab = Lab()
+    body = lab.server.create(RESTORATIONS, make_vr())
+    lab.store.put_restoration(body)
+    condition = {"type": "Finished", "status": "True", "reason": "Completed", "message": "", "observedGeneration": 1}
+    over = [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]
+    lab.server.patch_status(RESTORATIONS, body, phase="Succeeded", conditions=over, observedGeneration=1)
+    await lab.resync.compare()
+    assert isinstance(lab.store.restoration(body["metadata"]["uid"]), Finished)
+    assert await lab.queue.take() == body["metadata"]["uid"]
