@@ -229,7 +229,18 @@ STATUSES: list[tuple[Body, str | None]] = [
     ({"jobName": "j" * 64}, "may not be more than 63"),
     ({"worker": {"gpu": "g" * 129}}, "may not be more than 128"),
     ({"worker": {"nodeName": "n" * 254}}, "may not be more than 253"),
-    ({"attempts": {"executions": 3, "retries": 2, "infrastructureRetries": 0, "disruptions": 1}}, None),
+    (
+        {
+            "attempts": {
+                "executions": 3,
+                "retries": 2,
+                "infrastructureRetries": 0,
+                "disruptions": 1,
+                "runningSeconds": 90,
+            }
+        },
+        None,
+    ),
     *[
         ({"attempts": {field: -1}}, "should be greater than or equal to 0")
         for field in ("executions", "retries", "infrastructureRetries", "disruptions")

@@ -23,7 +23,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
-def request_(store: Store, moto: S3Server, seaweed: S3Server) -> Request:
+def request_(store: Store, request: pytest.FixtureRequest) -> Request:
     """A request for `in.mp4` in the store of this test."""
     store.put("in.mp4", CONTENT)
     if isinstance(store, FileStore):
@@ -31,7 +31,7 @@ def request_(store: Store, moto: S3Server, seaweed: S3Server) -> Request:
         assert path is not None
         return make_request(input=InputRequest(uri=path.as_uri()))
     assert isinstance(store, S3Store)
-    server = moto if moto.endpoint in store.describe("in.mp4") else seaweed
+    server: S3Server = request.getfixturevalue(request.node.callspec.params["store"])
     return make_request(input=InputRequest(uri=store.uri("in.mp4")), storage=(server.storage,))
 
 
