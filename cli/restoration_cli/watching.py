@@ -87,7 +87,7 @@ class _display:  # noqa: N801 - used as a context manager only
     def __init__(self, console: Console, wanted: Callable[[], list[Restoration]], *, with_namespace: bool) -> None:
         self._console, self._told = console, dict[Key, tuple[str, ...]]()
         self._live: Live | None = None
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:
 
             def draw() -> Table:
                 return live_table([row(it, datetime.now(UTC)) for it in wanted()], with_namespace=with_namespace)

@@ -48,6 +48,7 @@ class Script:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "RECONNECT_SECONDS", 0)
+    monkeypatch.setenv("TERM", "xterm-256color")  # whatever terminal the tests run in
 
 
 def follow(script: Script, *names: str, terminal: bool = False) -> tuple[dict[str, bool], set[str], str]:
@@ -113,3 +114,10 @@ def test_a_terminal_gets_a_table_that_ends_with_the_last_state() -> None:
     printed = follow(Script([vr(running(50))], [DONE]), "clip", terminal=True)[2]
     assert "NAME   PHASE" in printed
     assert "Succeeded" in printed.splitlines()[-2]  # the last line shows the cursor again
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    printed = follow(Script([vr(running(50))], [DONE]), "clip", terminal=True)[2]
+    assert "NAME   PHASE" not in printed
+    assert "Succeeded" in printed.splitlines()[-1]
