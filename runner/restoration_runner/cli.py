@@ -23,7 +23,7 @@ from restoration_runner.conclude import conclude
 from restoration_runner.errors import RestorationError
 from restoration_runner.local import LocalWish, local_request, local_target
 from restoration_runner.models_command import app as models_app
-from restoration_runner.pod import PodOptions, scratch_root, work_in_pod
+from restoration_runner.pod import PodOptions, Role, scratch_root, work_in_pod
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.stopping import StopSignal
 
@@ -45,25 +45,36 @@ HashOption = Annotated[str | None, typer.Option(help="What the request's bytes m
 ScratchOption = Annotated[Path | None, typer.Option(help="Folder for large files; default /scratch.")]
 PortOption = Annotated[int | None, typer.Option(help="Port of /healthz, /progress and /metrics.")]
 MessageOption = Annotated[Path | None, typer.Option(help="File for the outcome.")]
+StrengthOption = Annotated[
+    float | None, typer.Option(help="1: the restored picture; 0: the enlarged input; between: a mix.")
+]
+DenoiseOption = Annotated[
+    float | None, typer.Option(help="0 to 1: noise in what the model is shown: softer, more invented.")
+]
 
 
-@app.command()
-def plan(
-    request: RequestOption,
-    request_sha256: HashOption = None,
-    scratch: ScratchOption = None,
-    http_port: PortOption = None,
-    termination_log: MessageOption = None,
-) -> None:
-    """Find out in a pod, without a GPU, whether a request can be served, and write its plan."""
-    options = PodOptions(
-        request=request,
-        request_sha256=request_sha256,
-        scratch=scratch,
-        http_port=http_port,
-        termination_log=termination_log,
-    )
-    raise typer.Exit(work_in_pod("plan", options))
+def _add_light_role(role: Role, text: str) -> None:
+    """A command for a pod without a GPU: the roles differ in what is done, not in what they are told."""
+
+    @app.command(role, help=text)
+    def command(
+        request: RequestOption,
+        request_sha256: HashOption = None,
+        scratch: ScratchOption = None,
+        http_port: PortOption = None,
+        termination_log: MessageOption = None,
+    ) -> None:
+        options = PodOptions(
+            request=request,
+            request_sha256=request_sha256,
+            scratch=scratch,
+            http_port=http_port,
+            termination_log=termination_log,
+        )
+        raise typer.Exit(work_in_pod(role, options))
+
+
+_add_light_role("plan", "Find out in a pod, without a GPU, whether a request can be served, and write its plan.")
 
 
 @app.command()
@@ -91,23 +102,7 @@ def run(
     raise typer.Exit(work_in_pod("run", options))
 
 
-@app.command()
-def assemble(
-    request: RequestOption,
-    request_sha256: HashOption = None,
-    scratch: ScratchOption = None,
-    http_port: PortOption = None,
-    termination_log: MessageOption = None,
-) -> None:
-    """Publish in a pod, without a GPU, what is finished, or report what is published already."""
-    options = PodOptions(
-        request=request,
-        request_sha256=request_sha256,
-        scratch=scratch,
-        http_port=http_port,
-        termination_log=termination_log,
-    )
-    raise typer.Exit(work_in_pod("assemble", options))
+_add_light_role("assemble", "Publish in a pod, without a GPU, what is finished, or report what is published already.")
 
 
 @app.command()
@@ -122,12 +117,8 @@ def restore(
     overlap_frames: Annotated[int | None, typer.Option(help="Frames that neighbouring chunks share.")] = None,
     segment_frames: Annotated[int | None, typer.Option(help="About how much is lost if it is interrupted.")] = None,
     color_correction: Annotated[ColorCorrection | None, typer.Option(help="Where colours come from.")] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="1: the restored picture; 0: the enlarged input; between: a mix.")
-    ] = None,
-    denoise_strength: Annotated[
-        float | None, typer.Option(help="0 to 1: noise in what the model is shown: softer, more invented.")
-    ] = None,
+    strength: StrengthOption = None,
+    denoise_strength: DenoiseOption = None,
     crf: Annotated[int | None, typer.Option(help="Quality of the encoder: lower is better and larger.")] = None,
     preset: Annotated[str | None, typer.Option(help="Effort of the encoder.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Numbers of the network.")] = None,
