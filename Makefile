@@ -11,6 +11,9 @@ UV := $(or $(shell command -v uv),$(CACHE)/tools/uv-$(UV_VERSION)/bin/uv)
 PYTHON := .venv/bin/python
 REPORTS := out/reports
 PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --durations=10
+# Where an image or a CI service sets this, every process compiles every library anew: 1.0 of 1.9 s of CPU time to start
+# the operator, 1.4 of 3.8 s to load torch. Tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help: ## Show this list
