@@ -37,10 +37,14 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
 
 
 def timestep_sinusoid(timestep: Tensor) -> Tensor:
-    """`[B]` raw timesteps (1000.0, not 1.0) to `[B, 256]` fp32: sines first, then cosines."""
+    """`[B]` raw timesteps (1000.0, not 1.0) to `[B, 256]` fp32: sines first, then cosines.
+
+    The frequencies come from the CPU: a GPU's `exp` may differ in the last bit, which a timestep of 1000 turns into an
+    angle that is off by 6e-5.
+    """
     half = SINUSOID // 2
-    steps = torch.arange(half, dtype=torch.float32, device=timestep.device)
-    angles = timestep.float()[:, None] * torch.exp(-math.log(10_000.0) * steps / half)
+    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32) / half)
+    angles = timestep.float()[:, None] * frequencies.to(timestep.device, non_blocking=True)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
