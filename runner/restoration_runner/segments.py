@@ -10,7 +10,7 @@ from restoration_api.outcome import Stage
 from restoration_runner import models
 from restoration_runner.environment import check_gpu_memory, environment, fingerprint, gpu_name
 from restoration_runner.models.restorer import Restorer
-from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_frames
+from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_room
 from restoration_runner.software import cpu_threads
 from restoration_runner.task import Task
 from restoration_runner.weights.digest import check_digest
@@ -46,7 +46,7 @@ class Segments:
             scratch=task.folder,
             stop=task.stop,
             on_frame=task.progress.restored_frame,
-            room=queue_frames(plan, task.context.memory_hint_mib),
+            room=queue_room(plan, task.context.memory_hint_mib, on_gpu=restorer.device.type == "cuda"),
         ) as segments:
             for segment in missing:
                 theirs = task.work.finished(plan, segment)

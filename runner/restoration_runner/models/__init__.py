@@ -32,9 +32,9 @@ def load_restorer(
             not built; `GPUFault` a GPU that is not there; `InsufficientGPUMemory` one that is too small.
     """
     # Here, because this package is also imported by programs that only want the protocol.
-    from restoration_runner.models.device import compute_dtype, prepare_device
+    from restoration_runner.models.device import WEIGHTS_DO_NOT_FIT, compute_dtype, device_faults, prepare_device
     from restoration_runner.models.seedvr2.folder import read_folder
-    from restoration_runner.models.seedvr2.restorer import WEIGHTS_DO_NOT_FIT, SeedVr2Restorer, device_faults
+    from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 
     dtype = compute_dtype(precision)
     target = prepare_device(device, threads=threads)

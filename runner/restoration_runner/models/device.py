@@ -7,6 +7,8 @@ than their type says.
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +19,12 @@ from restoration_runner.errors import RestorationError
 
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 """Of the weights."""
+
+WEIGHTS_DO_NOT_FIT = "The model's weights do not fit into the GPU's memory: choose a smaller model or a larger GPU"
+FRAMES_DO_NOT_FIT = (
+    "The GPU's memory is too small for this frame size and window: choose a smaller target, fewer chunk frames or a "
+    "larger GPU"
+)
 
 
 def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
@@ -75,6 +83,18 @@ def compute_dtype(precision: str) -> torch.dtype:
             FailureReason.INVALID_PARAMETERS, f"Precision {precision} is not built yet: choose one of {offered}."
         )
     return DTYPES[Precision(precision)]
+
+
+@contextmanager
+def device_faults(too_large: str) -> Iterator[None]:
+    """The device's own errors as sentences; `too_large` says what does not fit into its memory, and the remedy."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first_line = str(error).splitlines()[0]
+        raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, f"{too_large} ({first_line})") from error
+    except torch.AcceleratorError as error:
+        raise RestorationError(FailureReason.GPU_FAULT, f"The GPU failed: {str(error).splitlines()[0]}") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -2,18 +2,18 @@
 
 Three threads overlap: one decodes, the caller's computes, one encodes. They meet in short bounded queues, so memory
 does not grow with the segment and the device does not wait for a codec. Frames stay the decoder's own planes until
-they are on the device.
+they are on the device. On a GPU the caller's thread only queues work, and never waits for the GPU within a run: frames
+go there and back through page-locked memory, and whoever encodes them waits until they have come.
 
 The input at output size is needed twice: as the model's condition, and as the colour reference of the same frame when
 it comes out, many frames later. It is computed twice: a few milliseconds on the device, against some gigabytes of
 memory to keep a window of them.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypedDict, TypeVar
 
@@ -24,11 +24,14 @@ from restoration_api.ledger import Plan, Segment
 from restoration_api.outcome import FailureReason
 from restoration_api.request import ColorCorrection
 from restoration_runner.errors import RestorationError
+from restoration_runner.models.device import FRAMES_DO_NOT_FIT, device_faults
 from restoration_runner.models.restorer import ConditionNoise, Restorer, WorkReport
 from restoration_runner.plan import segment_works
 from restoration_runner.restoration.channel import AbandonedError, Channel
+from restoration_runner.restoration.copies import Downloaded, Downloads, pinned
 from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.restoration.resize import pad_to_alignment, resize
+from restoration_runner.restoration.stopwatch import HostStopwatch, stopwatch, timed
 from restoration_runner.restoration.transfer import TRANSFERS, blend
 from restoration_runner.stopping import StopSignal
 from restoration_runner.video.colour import to_rgb, to_yuv420p10
@@ -37,12 +40,14 @@ from restoration_runner.video.write import SegmentWriter, WrittenSegment
 
 Planes = tuple[Tensor, Tensor, Tensor]
 R = TypeVar("R")
-T = TypeVar("T")
 
 QUEUE_FRAMES = 8
-"""Between two threads: enough to even out a keyframe or a window, little against a window's own memory."""
+"""Between two threads: enough to even out a keyframe, little against a window's own memory."""
+OUTPUT_FRAMES, OUTPUT_BYTES = 48, 256 << 20
+"""Between a GPU and the encoder: the frames of a window come out together, and then none while the next window is
+encoded and denoised. With room for a window the video encoder has to keep up on average only."""
 QUEUE_SHARE = 16
-"""With a memory hint the queues get this fraction of it at most."""
+"""With a memory hint each queue gets this fraction of it at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,33 +72,6 @@ class _Figures(TypedDict):
     non_finite_values: int
 
 
-class Stopwatch:
-    """Adds up the time of one stage."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-
-    def __enter__(self) -> Self:
-        self._begun = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds += time.perf_counter() - self._begun
-
-    @property
-    def milliseconds(self) -> int:
-        return round(self._seconds * 1000)
-
-    def through(self, items: Iterator[T]) -> Iterator[T]:
-        """The same items, with the time it takes to get them."""
-        while True:
-            with self:
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
-
-
 def condition_noise(plan: Plan) -> ConditionNoise | None:
     """None for strength 0, which leaves the condition as it is."""
     strength = plan.restoration.denoise_strength
@@ -102,12 +80,22 @@ def condition_noise(plan: Plan) -> ConditionNoise | None:
     return ConditionNoise(strength=strength, window_latents=1 if plan.frames == 1 else plan.grid.window_latents)
 
 
-def queue_frames(plan: Plan, memory_hint_mib: int | None) -> int:
-    """Frames that may wait between two threads: fewer if a predecessor ran out of the host's memory."""
-    if memory_hint_mib is None:
-        return QUEUE_FRAMES
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """Frames that may wait for the computing thread, and for the encoder's."""
+
+    decoded: int = QUEUE_FRAMES
+    restored: int = QUEUE_FRAMES
+
+
+def queue_room(plan: Plan, memory_hint_mib: int | None, *, on_gpu: bool) -> Room:
+    """Fewer if a predecessor ran out of the host's memory; on a CPU the network is slower than any codec."""
     frame_bytes = plan.width * plan.height * 3
-    return max(1, min(QUEUE_FRAMES, (memory_hint_mib << 20) // (QUEUE_SHARE * frame_bytes)))
+    wanted = max(QUEUE_FRAMES, min(OUTPUT_FRAMES, OUTPUT_BYTES // frame_bytes)) if on_gpu else QUEUE_FRAMES
+    if memory_hint_mib is None:
+        return Room(restored=wanted)
+    most = max(1, (memory_hint_mib << 20) // (QUEUE_SHARE * frame_bytes))
+    return Room(decoded=min(QUEUE_FRAMES, most), restored=min(wanted, most))
 
 
 class SegmentMaker:
@@ -122,7 +110,7 @@ class SegmentMaker:
         scratch: Path,
         stop: StopSignal,
         on_frame: Callable[[], None],
-        room: int = QUEUE_FRAMES,
+        room: Room | None = None,
     ) -> None:
         self._plan = plan
         self._source = source
@@ -130,7 +118,8 @@ class SegmentMaker:
         self._scratch = scratch
         self._stop = stop
         self._on_frame = on_frame
-        self._room = room
+        self._room = room or Room()
+        self._downloads = Downloads(restorer.device)
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._before: Future[Any] | None = None
@@ -151,14 +140,15 @@ class SegmentMaker:
             RestorationError: of reader, model or device; or of the commit of the segment before.
         """
         works = segment_works(self._plan, segment)
-        costs = _Costs()
-        encoded = Channel[Planes](self._room)
+        costs = _Costs(self._restorer.device)
+        encoded = Channel[Downloaded](self._room.restored)
         future = self._encoders.submit(self._write, segment, encoded, costs, then)
         try:
-            with Channel[DecodedFrame](self._room) as decoded, torch.no_grad():
+            with Channel[DecodedFrame](self._room.decoded) as decoded, torch.no_grad():
                 reading = self._decoders.submit(self._read, works, decoded, costs.decode)
-                for planes in self._compute(works, iter(decoded), costs):
-                    encoded.put(planes)
+                with device_faults(FRAMES_DO_NOT_FIT):
+                    for planes in self._compute(works, iter(decoded), costs):
+                        encoded.put(self._downloads.start(planes))
                 reading.result()
             self._refuse_non_finite(segment, costs)
             encoded.close()
@@ -172,7 +162,7 @@ class SegmentMaker:
         self._before = future
         return future
 
-    def _read(self, works: Sequence[SegmentWork], decoded: Channel[DecodedFrame], watch: Stopwatch) -> None:
+    def _read(self, works: Sequence[SegmentWork], decoded: Channel[DecodedFrame], watch: HostStopwatch) -> None:
         """On the decoder's thread: every frame that the segment's runs need, in order."""
         try:
             for work in works:
@@ -185,8 +175,9 @@ class SegmentMaker:
                     last=last,
                     name=self._plan.input.uri,
                 )
-                for frame in watch.through(frames):
-                    decoded.put(frame)
+                for frame in timed(frames, watch):
+                    y, u, v = (pinned(plane, self._restorer.device) for plane in frame.planes)
+                    decoded.put(replace(frame, planes=(y, u, v)))
             decoded.close()
         except AbandonedError:
             pass
@@ -198,14 +189,13 @@ class SegmentMaker:
     ) -> Iterator[Planes]:
         for work in works:
             owned: deque[DecodedFrame] = deque()
-            given = self._conditions(work, costs.waiting.through(frames), owned)
+            given = self._conditions(work, timed(frames, costs.waiting), owned)
             restored = self._restorer.restore(
                 work, given, seed=self._plan.restoration.seed, condition_noise=condition_noise(self._plan)
             )
-            for picture in costs.inference.through(restored):
+            for picture in timed(restored, costs.inference):
                 with costs.inference:
                     planes = self._finish(picture, owned.popleft())
-                self._on_frame()
                 yield planes
             costs.add(self._restorer.report())
 
@@ -240,7 +230,7 @@ class SegmentMaker:
         if self._before is not None and self._before.done():
             self._before.result()  # a commit that failed is no reason to compute another segment
 
-    def _write(self, segment: Segment, encoded: Channel[Planes], costs: "_Costs", then: Callable[[Made], R]) -> R:
+    def _write(self, segment: Segment, encoded: Channel[Downloaded], costs: "_Costs", then: Callable[[Made], R]) -> R:
         """On the encoder's thread: encode, check, commit."""
         path = self._scratch / f"{segment.index:05d}.mkv"
         with encoded:
@@ -253,9 +243,12 @@ class SegmentMaker:
                 frame_rate=self._plan.video.frame_rate,
             )
             with writer:
-                for planes in encoded:
+                for coming in encoded:
+                    with device_faults(FRAMES_DO_NOT_FIT):
+                        y, u, v = coming.wait()
+                    self._on_frame()
                     with costs.encode:
-                        writer.write(planes)
+                        writer.write((y, u, v))
         with costs.encode:
             written = writer.result()
         made = Made(segment=segment, path=path, written=written, **costs.figures())
@@ -276,8 +269,9 @@ class SegmentMaker:
 class _Costs:
     """What one segment costs, gathered on three threads; each field has one writer."""
 
-    def __init__(self) -> None:
-        self.decode, self.inference, self.encode, self.waiting = Stopwatch(), Stopwatch(), Stopwatch(), Stopwatch()
+    def __init__(self, device: torch.device) -> None:
+        self.decode, self.encode = HostStopwatch(), HostStopwatch()
+        self.inference, self.waiting = stopwatch(device), stopwatch(device)
         self.peak_gpu_memory_bytes: int | None = None
         self.non_finite_values = 0
 

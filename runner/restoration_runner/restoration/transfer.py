@@ -78,8 +78,9 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     roots = torch.stack([fy + lab[1] / 500, fy, fy - lab[2] / 200])
     cubes = roots**3
     xyz = torch.where(cubes > EPSILON, cubes, (116 * roots - 16) / KAPPA)
-    xyz = xyz * torch.tensor(WHITE, device=xyz.device)[:, None, None]
-    linear = torch.stack(_mix(_XYZ_TO_RGB, xyz)).clamp_min(0)
+    # Plane by plane: a tensor of three numbers would have to be copied to the GPU, and waited for.
+    tinted = torch.stack([plane * white for plane, white in zip(xyz, WHITE, strict=True)])
+    linear = torch.stack(_mix(_XYZ_TO_RGB, tinted)).clamp_min(0)
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
 
 

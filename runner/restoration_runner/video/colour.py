@@ -93,7 +93,7 @@ def _floats(plane: Tensor, device: torch.device | str) -> Tensor:
     # CUDA cannot compute on uint16. The values fit into int16 up to 15 bit, so the bits are only renamed.
     if plane.dtype == torch.uint16:
         plane = plane.view(torch.int16)
-    return plane.to(device).to(torch.float32)
+    return plane.to(device, non_blocking=True).to(torch.float32)  # only queued, if the plane is page-locked
 
 
 def _integers(values: Tensor) -> Tensor:

@@ -7,14 +7,11 @@ decoder start a few latents early, so the result does not depend on where segmen
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from restoration_api.outcome import FailureReason
-from restoration_runner.errors import RestorationError
-from restoration_runner.models.device import DTYPES, device_name
+from restoration_runner.models.device import DTYPES, FRAMES_DO_NOT_FIT, device_faults, device_name
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, WorkReport
 from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.folder import LoadedModel
@@ -25,12 +22,6 @@ from restoration_runner.models.seedvr2.vae import StreamState, posterior
 from restoration_runner.restoration.blend import WindowBlend
 from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
 from restoration_runner.restoration.noise import Purpose, normal
-
-WEIGHTS_DO_NOT_FIT = "The model's weights do not fit into the GPU's memory: choose a smaller model or a larger GPU"
-FRAMES_DO_NOT_FIT = (
-    "The GPU's memory is too small for this frame size and window: choose a smaller target, fewer chunk frames or a "
-    "larger GPU"
-)
 
 PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()}
 
@@ -160,7 +151,7 @@ class SeedVr2Restorer:
         yield from video[0].transpose(0, 1).float().contiguous().unbind(0)
 
     def _normal(self, seed: int, purpose: Purpose, frame: int, shape: torch.Size) -> Tensor:
-        return normal(seed, purpose, frame, tuple(shape)).to(self._device)
+        return normal(seed, purpose, frame, tuple(shape), self._device)
 
 
 def _padded(work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -177,15 +168,3 @@ def _padded(work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[Tensor]:
     if last is None or received < expected:
         raise ValueError(f"got {received} of {expected} frames from frame {work.encode_from} of the scene")
     yield from itertools.repeat(last)
-
-
-@contextmanager
-def device_faults(too_large: str) -> Iterator[None]:
-    """The device's own errors as sentences; `too_large` says what does not fit into its memory, and the remedy."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        first_line = str(error).splitlines()[0]
-        raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, f"{too_large} ({first_line})") from error
-    except torch.AcceleratorError as error:
-        raise RestorationError(FailureReason.GPU_FAULT, f"The GPU failed: {str(error).splitlines()[0]}") from error
