@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from restoration_runner.models.seedvr2 import attention, dit, sampling, vae
 from restoration_runner.models.seedvr2.checkpoint import build_dit, build_vae
+from restoration_runner.models.seedvr2.fast.dit import FastDit
 from tests.builders.official import dit_config, vae_config
 from tests.model.comparing import (
     LOW_PRECISION_SLACK,
@@ -98,21 +99,31 @@ def watch_dit(model: dit.NaDiT) -> dict[str, Tensor]:
 
 
 def check_dit(case: Case, place: Place) -> Iterator[Measured]:
-    """Output, and in fp32 every stored intermediate result that the modules compute."""
+    """Output, and of the plain path in fp32 every stored intermediate result that the modules compute."""
     config = dit_config(case.kind, case.entry["config"])
     model = build_dit(config, case.weights(), device=place.device, dtype=place.dtype)
     stored = {name: tensor.float() for name, tensor in case.tensors(place).items()}
     video, text, timestep = place.put(stored["in.vid"]), place.put(stored["in.txt"]), stored["in.timestep"]
+    if place.path == "fast":
+        out = FastDit(model)(video[None], text[None], timestep)[0]
+        yield compare_dit_output(case, place, out, stored["out"])
+        return
     found, log = watch_dit(model), AttentionLog()
     with torch.inference_mode(), log.recording():
         found["out"] = model(video[None], text[None], timestep)[0]
     if not place.is_exact:
-        yield from compare_outputs(found, stored, {"out": case.entry["bf16_autocast_rel_l2"]})
+        yield compare_dit_output(case, place, found["out"], stored["out"])
         return
     layouts = model.layouts(model.token_grid(video[None].shape), len(text), place.device)
     found |= log.packed_head0(layouts)
     found |= packed_lengths(layouts, len(text), place.device)
     yield from compare_stages(found, stored, output="out", tolerance=case.tolerance)
+
+
+def compare_dit_output(case: Case, place: Place, out: Tensor, expected: Tensor) -> Measured:
+    if place.is_exact:
+        return compare("out", out, expected, case.tolerance)
+    return compare_relative("out", out, expected, LOW_PRECISION_SLACK * case.entry["bf16_autocast_rel_l2"])
 
 
 def packed_lengths(layouts: dit.Layouts, text_tokens: int, device: torch.device) -> dict[str, Tensor]:
@@ -194,8 +205,11 @@ def check_pipeline(case: Case, place: Place) -> Iterator[Measured]:
     entry, stored = case.entry, case.tensors(place)
     dit_settings = dit_config(entry["dit_kind"], entry["dit_config"])
     vae_settings = vae_config(entry["vae_config"], scaling=entry["vae_scaling_factor"])
+    transformer: Any = build_dit(dit_settings, case.weights("dit_weights"), device=place.device, dtype=place.dtype)
+    if place.path == "fast":
+        transformer = FastDit(transformer)
     stages = sampling.reference_restore(
-        build_dit(dit_settings, case.weights("dit_weights"), device=place.device, dtype=place.dtype),
+        transformer,
         build_vae(vae_settings, case.weights("vae_weights"), device=place.device, dtype=place.dtype),
         stored["in.frames_u8_tchw"],
         stored["in.txt"].float(),

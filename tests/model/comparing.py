@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -23,13 +23,17 @@ from restoration_runner.models.seedvr2.half import activation_dtype
 CPU = torch.device("cpu")
 LOW_PRECISION_SLACK = 2.0
 
+Implementation = Literal["plain", "fast"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+
 
 @dataclass(frozen=True)
 class Place:
-    """Where and in what the networks compute; dtype is that of their weights."""
+    """Where, in what and by which implementation the networks compute; dtype is that of their weights."""
 
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
+    path: Implementation = "plain"
 
     @property
     def is_exact(self) -> bool:

@@ -5,7 +5,8 @@ A folder holds an `index.json` with cases; each case names its kind, its tensors
 tells how much of a folder is covered; `pytest` runs the cases of the built kinds from the folder in this repository.
 
 `--device cuda --dtype bf16` computes on a GPU and in another precision; `comparing.py` says what is allowed there, and
-`--json FILE` keeps every error.
+`--json FILE` keeps every error. `--path fast` takes the implementations prepared for a GPU (on a CPU: their plain
+fallbacks), whose outputs must lie within the same limits; what they do not keep in between is not compared.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from tests.model.check_rules import (
     check_units,
     check_windows,
 )
-from tests.model.comparing import Case, Measured, Place
+from tests.model.comparing import IMPLEMENTATIONS, Case, Measured, Place
 
 Check = Callable[[Case, Place], Iterator[Measured]]
 
@@ -93,7 +94,7 @@ def first_line(error: Exception) -> str:
 
 def report(results: list[Result], place: Place) -> None:
     """The comparison nearest to its limit for each kind, then what failed, then the count."""
-    print(f"{place.dtype} on {device_name(place.device)}")
+    print(f"{place.dtype} on {device_name(place.device)}, {place.path} path")
     print(f"{'kind':20} {'cases':>5} {'error':>10} {'allowed':>10}  where")
     for kind in dict.fromkeys(result.case.kind for result in results):
         of_kind = [result for result in results if result.case.kind == kind]
@@ -115,8 +116,8 @@ def as_json(results: list[Result], place: Place) -> str:
         {"case": r.case.name, "kind": r.case.kind, "problem": r.problem, "measured": [asdict(m) for m in r.measured]}
         for r in results
     ]
-    found = {"device": device_name(place.device), "dtype": str(place.dtype), "torch": torch.__version__}
-    return json.dumps({**found, "cases": cases}, indent=1) + "\n"
+    found = {"device": device_name(place.device), "dtype": str(place.dtype), "path": place.path}
+    return json.dumps({**found, "torch": torch.__version__, "cases": cases}, indent=1) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,11 +125,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="folder with index.json")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
     parser.add_argument("--dtype", default="fp32", choices=[name.lower() for name in DTYPES], help="of the networks")
+    parser.add_argument("--path", default="plain", choices=IMPLEMENTATIONS, help="implementation of the networks")
     parser.add_argument("--json", type=Path, help="also write every error to this file")
     chosen = parser.parse_args(arguments)
     try:
         cases = read_cases(chosen.folder)
-        place = Place(prepare_device(chosen.device), DTYPES[Precision(chosen.dtype.upper())])
+        place = Place(prepare_device(chosen.device), DTYPES[Precision(chosen.dtype.upper())], chosen.path)
     except (OSError, ValueError, KeyError) as error:
         print(f"{chosen.folder / 'index.json'} cannot be read: {error}", file=sys.stderr)
         return 2
