@@ -2,7 +2,7 @@
 
 The shipped model restores a synthetic scene twice, in two processes, for each precision; the restored frames in 10 bit
 must be equal bit for bit. Beside it stands how far the device is from the CPU's FP32 (another fingerprint: at least
-50 dB is promised). Exit code 1 if a promise is broken. Like `gpu_baseline` it needs this repository, torch, numpy,
+50 dB is promised). Exit code 1 if a promise is broken. Like `benchmarks.gpu` it needs this repository, torch, numpy,
 safetensors and pydantic only:
 
     PYTHONPATH=crds:runner python -m benchmarks.determinism --device cuda

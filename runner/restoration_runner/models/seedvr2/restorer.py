@@ -17,8 +17,9 @@ from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.input_band import InputBand
+from restoration_runner.models.seedvr2.networks import plain_networks
 from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
-from restoration_runner.models.seedvr2.vae import StreamState, posterior
+from restoration_runner.models.seedvr2.vae import posterior
 from restoration_runner.restoration.blend import WindowBlend
 from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
 from restoration_runner.restoration.noise import Purpose, normal
@@ -27,17 +28,16 @@ PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()
 
 
 class SeedVr2Restorer:
-    """Implements `models.restorer.Restorer`. dtype: of the model's weights."""
+    """Implements `models.restorer.Restorer`. dtype: of the model's weights.
+
+    networks: what computes; a benchmark may replace it by the same with clocks around it.
+    """
 
     def __init__(self, model: LoadedModel, *, device: torch.device, dtype: torch.dtype) -> None:
-        self._description = model.description
-        self._dit, self._vae, self._text = model.dit, model.vae, model.text
+        self._description, self._text = model.description, model.text
         self._device, self._precision = device, PRECISION_NAMES[dtype]
         self._dtype = activation_dtype(dtype)
-        self._memory_format = torch.contiguous_format
-        if device.type == "cpu":  # channels-last convolutions are faster there, slower with cuDNN's plain path
-            self._memory_format = torch.channels_last_3d
-            self._vae.to(memory_format=self._memory_format)  # type: ignore[call-overload]
+        self.networks = plain_networks(model, device)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
 
     @property
@@ -49,7 +49,7 @@ class SeedVr2Restorer:
         return self._device
 
     def environment(self) -> dict[str, str]:
-        found = {"device": device_name(self._device), "precision": self._precision}
+        found = {"device": device_name(self._device), "precision": self._precision, **self.networks.settings}
         if self._device.type == "cpu":
             found["threads"] = str(torch.get_num_threads())
         return found
@@ -84,21 +84,23 @@ class SeedVr2Restorer:
 
     def _encode(self, work: SegmentWork, frames: Iterator[Tensor], seed: int) -> Iterator[tuple[int, Tensor]]:
         """Latent numbers and scaled latents `[h, w, 16]` fp32, the encoder's warm-up included."""
-        state = StreamState()
+        state = self.networks.new_state()
         clip = _padded(work, frames)
-        for latent in range(work.encode_latent, work.windows[-1].stop):
-            count = 1 if latent == work.encode_latent else TEMPORAL_STRIDE
+        first, end = work.encode_latent, work.windows[-1].stop
+        for start in range(first, end, self.networks.latents_at_once):
+            stop = min(start + self.networks.latents_at_once, end)
+            count = TEMPORAL_STRIDE * (stop - start) - (TEMPORAL_STRIDE - 1 if start == first else 0)
             chunk = torch.stack(list(itertools.islice(clip, count)), dim=1)[None].to(self._device, self._dtype)
-            moments = self._vae.encode(chunk.contiguous(memory_format=self._memory_format), state)
-            yield latent, self._condition(moments.float(), work.scene_start + TEMPORAL_STRIDE * latent, seed)
+            moments = self.networks.encode(chunk.contiguous(memory_format=self.networks.memory_format), state)
+            for number, part in enumerate(moments[0].float().unbind(1), start):
+                yield number, self._condition(part, work.scene_start + TEMPORAL_STRIDE * number, seed)
 
     def _condition(self, moments: Tensor, frame: int, seed: int) -> Tensor:
-        mean, std = posterior(moments)
-        latent = mean[0, :, 0].permute(1, 2, 0)
+        """The scaled latent `[h, w, 16]` of moments `[32, h, w]`."""
+        mean, std = (part[0].permute(1, 2, 0) for part in posterior(moments[None]))
         if self._description.posterior is PosteriorRule.SAMPLE:
-            eps = self._normal(seed, Purpose.POSTERIOR, frame, latent.shape)
-            latent = latent + std[0, :, 0].permute(1, 2, 0) * eps
-        return latent * self._description.vae.scaling
+            mean = mean + std * self._normal(seed, Purpose.POSTERIOR, frame, mean.shape)
+        return mean * self._description.vae.scaling
 
     def _noised(
         self, work: SegmentWork, latents: Iterator[tuple[int, Tensor]], seed: int, noise: ConditionNoise
@@ -135,19 +137,24 @@ class SeedVr2Restorer:
         draws = [self._normal(seed, Purpose.NOISE, frame, condition.shape[1:]) for frame in frames]
         # The noise that is subtracted must be the noise the network saw, rounding included.
         noise = torch.stack(draws).to(self._dtype)
-        return euler_endpoint(noise, denoise(self._dit, noise, condition, self._text))
+        return euler_endpoint(noise, denoise(self.networks.velocity, noise, condition, self._text))
 
     def _decode(self, work: SegmentWork, latents: Iterator[Tensor]) -> Iterator[Tensor]:
-        state = StreamState()
-        decoded = (frame for latent in latents for frame in self._decode_latent(latent, state))
+        state = self.networks.new_state()
+        decoded = (frame for some in self._together(latents) for frame in self._decode_latents(some, state))
         for frame in itertools.islice(decoded, work.drop_frames, work.drop_frames + work.frames):
             self._non_finite += frame.isfinite().logical_not().sum()
             yield frame
 
-    def _decode_latent(self, latent: Tensor, state: StreamState) -> Iterator[Tensor]:
+    def _together(self, latents: Iterator[Tensor]) -> Iterator[list[Tensor]]:
+        """As many as one call may get."""
+        while some := list(itertools.islice(latents, self.networks.latents_at_once)):
+            yield some
+
+    def _decode_latents(self, latents: list[Tensor], state: object) -> Iterator[Tensor]:
         """Frames `[3, H, W]` fp32: one for the first latent of a stream, four for each later one."""
-        z = (latent / self._description.vae.scaling).permute(2, 0, 1)[None, :, None].to(self._dtype)
-        video = self._vae.decode(z.contiguous(memory_format=self._memory_format), state)
+        z = (torch.stack(latents) / self._description.vae.scaling).permute(3, 0, 1, 2)[None].to(self._dtype)
+        video = self.networks.decode(z.contiguous(memory_format=self.networks.memory_format), state)
         yield from video[0].transpose(0, 1).float().contiguous().unbind(0)
 
     def _normal(self, seed: int, purpose: Purpose, frame: int, shape: torch.Size) -> Tensor:

@@ -5,6 +5,7 @@ The network predicts the velocity v = x_T - x0 of a straight line from picture t
 order of random draws); the product's own way through the same networks is `restorer.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,13 @@ def add_condition_noise(latent: Tensor, noise: Tensor, level: float) -> Tensor:
     return (1 - level) * latent.float() + level * noise.float()
 
 
-def denoise(dit: NaDiT, noise: Tensor, latent: Tensor, text: Tensor, timestep: float = TIMESTEP) -> Tensor:
+def denoise(
+    dit: Callable[[Tensor, Tensor, Tensor], Tensor],
+    noise: Tensor,
+    latent: Tensor,
+    text: Tensor,
+    timestep: float = TIMESTEP,
+) -> Tensor:
     """Velocity `[t, h, w, 16]` of one window; noise and scaled latent `[t, h, w, 16]`, text `[L, width]`."""
     at = torch.full((1,), timestep, dtype=torch.float32, device=noise.device)
     velocity: Tensor = dit(dit_input(noise, latent)[None], text[None], at)[0]

@@ -1,0 +1,11 @@
+"""What the engine costs on a GPU, and how near that is to what the GPU can do.
+
+    python -m benchmarks.gpu stages            each stage, time and memory, plain and fast side by side
+    python -m benchmarks.gpu clip              a generated 720p clip through the whole runner, file to file
+    python -m benchmarks.gpu start             from the start of the process to the first window
+    python -m benchmarks.gpu copies            noise, upload, download: what stands around the networks
+    python -m benchmarks.gpu roofline IN OUT   a picture (SVG) of what `stages --json` wrote
+
+Each prints a table and takes `--json FILE`. `--device cpu --tiny` goes the same way with small networks and pictures.
+All but `clip` need this repository, torch, numpy, safetensors and pydantic only: `PYTHONPATH=crds:runner:.`.
+"""

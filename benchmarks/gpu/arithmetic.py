@@ -1,0 +1,71 @@
+"""How much there is to compute: counted on tensors without numbers, product by product, in the plain networks.
+
+The plain networks define the work. An implementation that needs fewer operations for the same result (merged
+convolutions) shows a higher rate for it, as it should.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from restoration_runner.models.seedvr2.config import ModelConfig
+from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.vae import VideoVae
+
+TEXT_TOKENS = 58
+BYTES = 2  # of a number in bf16
+
+
+@dataclass(frozen=True)
+class Work:
+    """tflop: of all matrix products, convolutions and attentions. gbytes: what each of them reads and writes, once."""
+
+    tflop: float
+    gbytes: float
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flop = 0
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flop += count(*args, **(kwargs or {}), out_val=out)
+            touched = [leaf for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)]
+            self.bytes += BYTES * sum(tensor.numel() for tensor in touched)
+        return out
+
+
+def work_of(config: ModelConfig, *, width: int, height: int, frames: int) -> dict[str, Work]:
+    """Work of `encode`, `transformer` and `decode` for one window; `frames` is 4n+1, the picture already aligned."""
+    latents, rows, columns = (frames - 1) // 4 + 1, height // 8, width // 8
+    with torch.device("meta"), torch.no_grad():
+        dit, vae = NaDiT(config.dit).bfloat16(), VideoVae(config.vae).bfloat16()
+        video = torch.empty(1, 3, frames, height, width, dtype=torch.bfloat16)
+        latent = torch.empty(1, 16, latents, rows, columns, dtype=torch.bfloat16)
+        tokens = torch.empty(1, latents, rows, columns, config.dit.in_channels, dtype=torch.bfloat16)
+        text = torch.empty(1, TEXT_TOKENS, config.dit.text_width, dtype=torch.bfloat16)
+        at = torch.empty(1)
+        return {
+            "encode": _counted(lambda: vae.encode(video)),
+            "transformer": _counted(lambda: dit(tokens, text, at)),
+            "decode": _counted(lambda: vae.decode(latent)),
+        }
+
+
+def _counted(run: Any) -> Work:
+    with _Counter() as counter:
+        run()
+    return Work(counter.flop / 1e12, counter.bytes / 1e9)
