@@ -319,6 +319,10 @@ class VideoVae(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
+    def new_state(self) -> StreamState:
+        """For the chunks of one clip."""
+        return StreamState()
+
     def encode(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         """`[B, 3, T, H, W]` in [-1, 1], H and W multiples of 8, to moments `[B, 32, t, h, w]` (see `posterior`)."""
         moments: Tensor = self.encoder(video, state)

@@ -1,0 +1,160 @@
+"""Statistics of GroupNorm over frames `[T, H, W, C]`: partial sums in one read, then a scale and a shift per channel.
+
+GroupNorm of the VAE looks at each frame alone, so the sums are indexed by frame and group. They are sums of differences
+to a pivot, the frame's first pixel: squares of large means would cancel in fp32 (mean/std = 15 is exact to rounding).
+Measured on one H100, bf16, 4 frames of 1280×720×128: a residual block with these kernels takes 12.0 ms, 9 of them
+its convolutions, against 32.6 ms eager and 17.2 ms with torch.compile's max-autotune.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from restoration_runner.models.kernels.launch import WARPS, rows_per_program, takes, tile_rows
+
+
+@dataclass(frozen=True)
+class GroupSums:
+    """Sums over each frame's groups, in parts.
+
+    parts `[T, parts, 2, G]` fp32: of v - pivot and of its square. pivot `[T, C]` fp32, equal within a group.
+    count: elements of one group in one frame.
+    """
+
+    parts: Tensor
+    pivot: Tensor
+    count: int
+
+    def frames(self, start: int, stop: int) -> "GroupSums":
+        return GroupSums(self.parts[start:stop], self.pivot[start:stop], self.count)
+
+
+@dataclass(frozen=True)
+class GroupNormWeights:
+    """weight, bias `[C]` fp32."""
+
+    weight: Tensor
+    bias: Tensor
+    groups: int
+    eps: float
+
+
+@triton.jit
+def store_sums(s, q, pivot_values, parts, pivot, t, part, number_of_parts, C: tl.constexpr, G: tl.constexpr):
+    """Reduce sums per channel `[rows, C]` to groups and store them as one part; part 0 stores the pivot too."""
+    GROUP: tl.constexpr = C // G
+    g = tl.arange(0, G)
+    group_s = tl.sum(tl.reshape(tl.sum(s, axis=0), (G, GROUP)), axis=1)
+    group_q = tl.sum(tl.reshape(tl.sum(q, axis=0), (G, GROUP)), axis=1)
+    base = parts + (t * number_of_parts + part).to(tl.int64) * (2 * G)
+    tl.store(base + g, group_s)
+    tl.store(base + G + g, group_q)
+    if part == 0:
+        tl.store(pivot + t * C + tl.arange(0, C), pivot_values)
+
+
+@triton.jit
+def _group_sums(x, bias, parts, pivot, P, rows, C: tl.constexpr, G: tl.constexpr, TILE: tl.constexpr):
+    part = tl.program_id(0)
+    t = tl.program_id(1)
+    GROUP: tl.constexpr = C // G
+    c = tl.arange(0, C)
+    r = tl.arange(0, TILE)
+    frame = x + t.to(tl.int64) * P * C
+    first_of_group = (c // GROUP) * GROUP
+    pivot_values = tl.load(frame + first_of_group).to(tl.float32) + tl.load(bias + first_of_group)
+    offset = tl.load(bias + c) - pivot_values
+    s = tl.zeros((TILE, C), tl.float32)
+    q = tl.zeros((TILE, C), tl.float32)
+    start = part * rows
+    end = tl.minimum(start + rows, P)
+    for r0 in range(start, end, TILE):
+        inside = ((r0 + r) < end)[:, None]
+        at = (r0 + r).to(tl.int64)[:, None] * C + c[None, :]
+        v = tl.load(frame + at, mask=inside, other=0.0).to(tl.float32) + offset[None, :]
+        v = tl.where(inside, v, 0.0)
+        s += v
+        q += v * v
+    store_sums(s, q, pivot_values, parts, pivot, t, part, tl.num_programs(0), C, G)
+
+
+@triton.jit
+def _scale_and_shift(
+    parts, pivot, bias, weight, beta, scale, shift, number_of_parts, count, eps,
+    C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    t = tl.program_id(0)
+    GROUP: tl.constexpr = C // G
+    g = tl.arange(0, G)
+    i = tl.arange(0, BLOCK)
+    s = tl.zeros((BLOCK, G), tl.float32)
+    q = tl.zeros((BLOCK, G), tl.float32)
+    for first in range(0, number_of_parts, BLOCK):
+        inside = ((first + i) < number_of_parts)[:, None]
+        at = (t * number_of_parts + first + i).to(tl.int64)[:, None] * (2 * G) + g[None, :]
+        s += tl.load(parts + at, mask=inside, other=0.0)
+        q += tl.load(parts + at + G, mask=inside, other=0.0)
+    mean = tl.sum(s, axis=0) / count
+    variance = tl.maximum(tl.sum(q, axis=0) / count - mean * mean, 0.0)
+    inverse = 1.0 / tl.sqrt(variance + eps)
+    mean = tl.reshape(tl.broadcast_to(mean[:, None], (G, GROUP)), (C,))
+    inverse = tl.reshape(tl.broadcast_to(inverse[:, None], (G, GROUP)), (C,))
+    c = tl.arange(0, C)
+    a = tl.load(weight + c) * inverse
+    tl.store(scale + t * C + c, a)
+    tl.store(shift + t * C + c, tl.load(beta + c) + (tl.load(bias + c) - tl.load(pivot + t * C + c) - mean) * a)
+
+
+def group_sums(x: Tensor, bias: Tensor, groups: int) -> GroupSums:
+    """Sums of `x + bias`; x `[T, H, W, C]` contiguous, bias `[C]` fp32."""
+    T, H, W, C = x.shape
+    count = H * W * (C // groups)
+    if not takes(x, C, groups):
+        return _group_sums_fallback(x, bias, groups)
+    rows = rows_per_program(H * W, T, C)
+    parts = x.new_empty((T, -(-H * W // rows), 2, groups), dtype=torch.float32)
+    pivot = x.new_empty((T, C), dtype=torch.float32)
+    grid = (parts.shape[1], T)
+    _group_sums[grid](x, bias, parts, pivot, H * W, rows, C, groups, tile_rows(C), num_warps=WARPS)
+    return GroupSums(parts, pivot, count)
+
+
+def _group_sums_fallback(x: Tensor, bias: Tensor, groups: int) -> GroupSums:
+    T, H, W, C = x.shape
+    v = (x.float() + bias).view(T, H * W, groups, C // groups)
+    pivot = v[:, :1, :, :1]
+    v = v - pivot
+    parts = torch.stack([v.sum((1, 3)), v.square().sum((1, 3))], dim=1)[:, None]
+    return GroupSums(parts, pivot.expand(T, 1, groups, C // groups).reshape(T, C), H * W * (C // groups))
+
+
+def join_sums(pieces: Sequence[GroupSums]) -> GroupSums:
+    """Of consecutive frames."""
+    parts, pivot = torch.cat([p.parts for p in pieces]), torch.cat([p.pivot for p in pieces])
+    return GroupSums(parts, pivot, pieces[0].count)
+
+
+def scale_and_shift(sums: GroupSums, bias: Tensor, norm: GroupNormWeights) -> tuple[Tensor, Tensor]:
+    """Returns fp32 `[T, C]` twice, such that the norm of x + bias is x·scale + shift."""
+    (T, C), parts = sums.pivot.shape, sums.parts
+    if not takes(parts, C, norm.groups):
+        return _scale_and_shift_fallback(sums, bias, norm)
+    scale, shift = torch.empty_like(sums.pivot), torch.empty_like(sums.pivot)
+    _scale_and_shift[(T,)](
+        parts, sums.pivot, bias, norm.weight, norm.bias, scale, shift, parts.shape[1], sums.count, norm.eps,
+        C, norm.groups, 64, num_warps=WARPS,
+    )  # fmt: skip
+    return scale, shift
+
+
+def _scale_and_shift_fallback(sums: GroupSums, bias: Tensor, norm: GroupNormWeights) -> tuple[Tensor, Tensor]:
+    T, C = sums.pivot.shape
+    mean, square = (sums.parts.sum(1) / sums.count).unbind(1)
+    inverse = 1 / torch.sqrt((square - mean * mean).clamp_min(0) + norm.eps)
+    mean, inverse = (v[:, :, None].expand(T, norm.groups, C // norm.groups).reshape(T, C) for v in (mean, inverse))
+    scale = norm.weight * inverse
+    return scale, norm.bias + (bias - sums.pivot - mean) * scale

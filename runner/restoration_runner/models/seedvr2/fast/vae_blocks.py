@@ -1,0 +1,165 @@
+"""The fast VAE's blocks: residual block, middle attention, changes of resolution.
+
+Between blocks travels an `Activation`: frames, a bias that nobody has added yet, and, where the block before could add
+them up in passing, the sums of the next norm. Each block is the plain module of the same name with prepared weights.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restoration_runner.models.kernels.group_sums import GroupNormWeights, GroupSums, group_sums, scale_and_shift
+from restoration_runner.models.kernels.normalise import normalise_into
+from restoration_runner.models.kernels.residual import add_residual, add_residual_into
+from restoration_runner.models.kernels.softmax_rows import softmax_rows
+from restoration_runner.models.seedvr2 import attention, vae
+from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, CausalInput, RingConv, Room
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs
+from restoration_runner.models.seedvr2.fast.vae_strips import StripConv
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The value x + bias; x `[T, H, W, C]` contiguous, bias `[C]` fp32. sums: of the value, where they are known."""
+
+    x: Tensor
+    bias: Tensor
+    sums: GroupSums | None = None
+
+    def value(self) -> Tensor:
+        return (self.x.float() + self.bias).to(self.x.dtype)
+
+    def split(self, frames: int) -> Iterator["Activation"]:
+        for t in range(0, self.x.shape[0], frames):
+            sums = None if self.sums is None else self.sums.frames(t, t + frames)
+            yield Activation(self.x[t : t + frames], self.bias, sums)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Detached: the fast network is for inference."""
+    return cast(Tensor, module.weight).detach()
+
+
+def bias_of(module: nn.Module) -> Tensor:
+    return cast(Tensor, module.bias).detach()
+
+
+def causal_conv(conv: vae.CausalConv3d, *, full_resolution: bool, knobs: VaeKnobs) -> CausalConv:
+    """`conv` with a ring or in strips where it stands in the full-resolution stages and the knobs ask for that."""
+    weight, bias = weight_of(conv), bias_of(conv)
+    if full_resolution and knobs.strip_rows is not None:
+        return StripConv(weight, bias, rows=knobs.strip_rows)
+    if full_resolution and knobs.frames_at_once == 1:
+        return RingConv(weight, bias)
+    return CausalConv(weight, bias)
+
+
+class Norm:
+    """GroupNorm of single frames."""
+
+    def __init__(self, norm: vae.FrameNorm) -> None:
+        self.weights = GroupNormWeights(
+            weight_of(norm).float().contiguous(), bias_of(norm).float().contiguous(), norm.num_groups, norm.eps
+        )
+
+    def scale_and_shift(self, a: Activation) -> tuple[Tensor, Tensor]:
+        sums = a.sums if a.sums is not None else group_sums(a.x, a.bias, self.weights.groups)
+        return scale_and_shift(sums, a.bias, self.weights)
+
+    def apply(self, a: Activation, *, silu: bool, out: Tensor) -> Tensor:
+        """`out`, filled; it may be a.x itself."""
+        normalise_into(out, a.x, *self.scale_and_shift(a), slot=0, silu=silu)
+        return out
+
+
+class ResBlock:
+    def __init__(self, block: vae.ResBlock, *, full_resolution: bool, knobs: VaeKnobs) -> None:
+        self.norm1, self.norm2 = Norm(block.norm1), Norm(block.norm2)
+        self.conv1 = causal_conv(block.conv1, full_resolution=full_resolution, knobs=knobs)
+        self.conv2 = causal_conv(block.conv2, full_resolution=full_resolution, knobs=knobs)
+        self.skip: Tensor | None = None  # [inputs, outputs]
+        if isinstance(block.skip, vae.PointwiseConv3d):
+            self.skip = weight_of(block.skip).flatten(1).t().contiguous()
+            self.skip_bias = bias_of(block.skip).float()
+
+    def __call__(self, a: Activation, state: FastState | None) -> Activation:
+        d = self._difference(a, state)
+        if self.skip is not None:
+            return self._skipped(a, d)
+        sums = add_residual(a.x, d, self.conv2.bias + a.bias, groups=self.norm2.weights.groups)
+        return Activation(d, torch.zeros_like(a.bias), sums)
+
+    def into(self, a: Activation, following: CausalInput, state: FastState | None) -> Room:
+        """The block's result where the following layer reads it."""
+        d = self._difference(a, state)
+        room = following.room(d, state)
+        if self.skip is not None:
+            room.fill(self._skipped(a, d).value())
+        else:
+            bias = self.conv2.bias + a.bias
+            add_residual_into(room.buffer, a.x, d, bias, slot=room.slot, copies=room.copies)
+        return room
+
+    def _difference(self, a: Activation, state: FastState | None) -> Tensor:
+        h = Activation(self.conv1.of_normalised(a.x, *self.norm1.scale_and_shift(a), state), self.conv1.bias)
+        return self.conv2.of_normalised(h.x, *self.norm2.scale_and_shift(h), state, overwrite=True)
+
+    def _skipped(self, a: Activation, d: Tensor) -> Activation:
+        """A 1×1×1 convolution beside the block: a matrix product that adds to `d` in place."""
+        assert self.skip is not None
+        rows = d.view(-1, d.shape[-1])
+        torch.addmm(rows, a.x.reshape(-1, a.x.shape[-1]), self.skip, out=rows)
+        return Activation(d, self.conv2.bias + self.skip_bias + a.bias @ self.skip.float())
+
+
+class FrameAttention:
+    """Single-head attention over the positions of each frame. Norm, residual and bias are fused as in `ResBlock`."""
+
+    def __init__(self, block: vae.FrameAttention, knobs: VaeKnobs) -> None:
+        self.norm = Norm(block.norm)
+        layers = (block.q, block.k, block.v)
+        self.qkv = torch.cat([weight_of(layer) for layer in layers])
+        self.qkv_bias = torch.cat([bias_of(layer) for layer in layers])
+        self.out, self.out_bias = weight_of(block.out).clone(), bias_of(block.out).float()
+        self.most_scores = knobs.attention_scores
+
+    def __call__(self, a: Activation) -> Activation:
+        T, H, W, C = a.x.shape
+        mixed = self.norm.apply(a, silu=False, out=torch.empty_like(a.x)).view(T, H * W, C)
+        for t in range(T):
+            q, k, v = F.linear(mixed[t], self.qkv, self.qkv_bias).split(C, dim=-1)
+            attend(q, k, v, self.most_scores, out=mixed[t])
+        d = F.linear(mixed, self.out).view(T, H, W, C)
+        sums = add_residual(a.x, d, self.out_bias + a.bias, groups=self.norm.weights.groups)
+        return Activation(d, torch.zeros_like(a.bias), sums)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, most_scores: int, *, out: Tensor) -> None:
+    """Softmax attention of one head `[n, C]`, exact: query rows in equal pieces, scores in fp32."""
+    n, C = q.shape
+    if not q.is_cuda:
+        out.copy_(attention.attend(q[None, None], k[None, None], v[None, None])[0, 0])
+        return
+    # Equal pieces: unequal ones were measured up to four times slower.
+    rows = -(-n // -(-n * n // most_scores))
+    for first in range(0, n, rows):
+        piece = slice(first, first + rows)
+        if q.dtype is torch.float32:
+            scores = torch.mm(q[piece], k.t())
+        else:
+            scores = torch.mm(q[piece], k.t(), out_dtype=torch.float32)
+        torch.mm(softmax_rows(scores, C**-0.5, v.dtype), v, out=out[piece])
+
+
+class MiddleBlock:
+    def __init__(self, block: vae.MiddleBlock, *, knobs: VaeKnobs) -> None:
+        self.before = ResBlock(block.before, full_resolution=False, knobs=knobs)
+        self.attention = FrameAttention(block.attention, knobs)
+        self.after = ResBlock(block.after, full_resolution=False, knobs=knobs)
+
+    def __call__(self, a: Activation, state: FastState | None) -> Activation:
+        return self.after(self.attention(self.before(a, state)), state)

@@ -1,0 +1,125 @@
+"""The fast decoder: latents to frames."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from restoration_runner.models.kernels.sum_taps import sum_taps, tap_map_weight
+from restoration_runner.models.seedvr2 import vae
+from restoration_runner.models.seedvr2.config import VaeConfig
+from restoration_runner.models.seedvr2.fast.vae_blocks import (
+    Activation,
+    MiddleBlock,
+    Norm,
+    ResBlock,
+    bias_of,
+    weight_of,
+)
+from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, Room
+from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of
+from restoration_runner.models.seedvr2.fast.vae_upsample import Upsample, upsample
+
+
+class LastConv:
+    """3×3×3 to a few image channels, as one 2-D convolution to the maps of its time taps (`kernels/sum_taps.py`)."""
+
+    def __init__(self, conv: vae.CausalConv3d) -> None:
+        weight = weight_of(conv)
+        self.weight, self.bias = channels_last(tap_map_weight(weight), weight.dtype), bias_of(conv).float()
+
+    def __call__(self, x: Tensor, state: FastState | None) -> Tensor:
+        past = past_of(state, self)
+        maps = convolve(x, self.weight)
+        out = sum_taps(maps, None if past is None else past.frames, self.bias)
+        if state is not None:
+            known = torch.cat([maps[:1], maps[-2:]] if past is None else [past.frames, maps[-2:]])
+            state.remember(self, known[-2:].clone(), seen=x.shape[0] + (past.seen if past else 0))
+        return out
+
+
+@dataclass(frozen=True)
+class Level:
+    """Residual blocks, then twice the height and width (and time), or none of that at the end."""
+
+    blocks: list[ResBlock]
+    up: Upsample | None
+
+
+def prepare_level(level: vae.Level, config: VaeConfig, *, full_resolution: bool, knobs: VaeKnobs) -> Level:
+    blocks = [cast(vae.ResBlock, block) for block in level.blocks]
+    up = None
+    if isinstance(level.resample, vae.Upsample):
+        up = upsample(level.resample, groups=config.groups, full_resolution=full_resolution, knobs=knobs)
+    return Level([ResBlock(block, full_resolution=full_resolution, knobs=knobs) for block in blocks], up)
+
+
+class Decoder:
+    """`[t, h, w, latent]` to `[T, H, W, 3]`, not clamped."""
+
+    def __init__(self, decoder: vae.Decoder, config: VaeConfig, knobs: VaeKnobs) -> None:
+        self.frames_at_once = knobs.frames_at_once
+        self.conv_in = CausalConv(weight_of(decoder.conv_in), bias_of(decoder.conv_in))
+        self.middle = MiddleBlock(decoder.middle, knobs=knobs)
+        # All levels after the last that doubles time see every frame.
+        self.whole_rate = config.temporal_levels
+        self.levels = [
+            prepare_level(cast(vae.Level, level), config, full_resolution=i >= self.whole_rate, knobs=knobs)
+            for i, level in enumerate(decoder.levels)
+        ]
+        self.norm_out = Norm(decoder.norm_out)
+        self.conv_out = LastConv(decoder.conv_out)
+
+    def __call__(self, z: Tensor, state: FastState | None) -> Tensor:
+        if self.frames_at_once is None or (state is None and z.shape[0] == 1):
+            return self._frames(through(self.levels, self._middle(z, state), state), state)
+        levels = self.levels[self.whole_rate :]
+        steps = self._steps(z, state)
+        state = state or FastState()  # steps of one clip follow each other like chunks of a stream
+        made = [self._frames(through(levels, step, state), state) for step in steps]
+        return torch.cat(made)
+
+    def _middle(self, z: Tensor, state: FastState | None) -> Activation:
+        room = self.conv_in.room(z, state)
+        room.fill(z)
+        return self.middle(Activation(self.conv_in.run(room, state), self.conv_in.bias), state)
+
+    def _steps(self, z: Tensor, state: FastState | None) -> Iterator[Activation]:
+        """What enters the full-resolution stages, a few frames at a time, made as it is asked for."""
+        assert self.frames_at_once is not None
+        before = self.levels[: self.whole_rate]
+        if not before:
+            yield from self._middle(z, state).split(self.frames_at_once)
+            return
+        room, up = before_up(before[-1], through(before[:-1], self._middle(z, state), state), state)
+        # Upsampling over time makes pairs.
+        for pair in up.parts(room, state, max(2, self.frames_at_once)):
+            yield from pair.split(self.frames_at_once)
+
+    def _frames(self, a: Activation, state: FastState | None) -> Tensor:
+        return self.conv_out(self.norm_out.apply(a, silu=True, out=a.x), state)
+
+
+def through(levels: list[Level], a: Activation, state: FastState | None) -> Activation:
+    """One loop over all blocks, and callers keep no activation: a full-resolution one is gigabytes."""
+    for level in levels:
+        if level.up is None:
+            for block in level.blocks:
+                a = block(a, state)
+        else:
+            room, up = before_up(level, a, state)
+            del a
+            a = up(room, state)
+            del room
+    return a
+
+
+def before_up(level: Level, a: Activation, state: FastState | None) -> tuple[Room, Upsample]:
+    """The blocks of a level, written where its upsampling reads."""
+    assert level.up is not None
+    for block in level.blocks[:-1]:
+        a = block(a, state)
+    return level.blocks[-1].into(a, level.up.input, state), level.up

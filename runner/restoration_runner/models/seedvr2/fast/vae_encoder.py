@@ -1,0 +1,103 @@
+"""The fast encoder: frames to moments."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from restoration_runner.models.kernels.unfold_taps import unfold_taps, unfolded_weight
+from restoration_runner.models.seedvr2 import vae
+from restoration_runner.models.seedvr2.config import VaeConfig
+from restoration_runner.models.seedvr2.fast.vae_blocks import (
+    Activation,
+    MiddleBlock,
+    Norm,
+    ResBlock,
+    bias_of,
+    weight_of,
+)
+from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv
+from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of
+
+
+class FirstConv:
+    """3×3×3 from a few image channels, its taps over time and width unfolded (`kernels/unfold_taps.py`)."""
+
+    def __init__(self, conv: vae.CausalConv3d) -> None:
+        weight = weight_of(conv)
+        self.weight, self.bias = channels_last(unfolded_weight(weight), weight.dtype), bias_of(conv).float()
+
+    def __call__(self, x: Tensor, state: FastState | None) -> Activation:
+        past = past_of(state, self)
+        known = torch.cat([x[:1], x[:1], x] if past is None else [past.frames, x])
+        if state is not None:
+            state.remember(self, known[-2:].clone(), seen=x.shape[0] + (past.seen if past else 0))
+        return Activation(convolve(unfold_taps(known), self.weight, pad=(1, 0)), self.bias)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Residual blocks, then half the height and width (and time), or none of that at the end."""
+
+    blocks: list[ResBlock]
+    down: CausalConv | None
+
+
+def prepare_level(level: vae.Level, *, full_resolution: bool, knobs: VaeKnobs) -> Level:
+    blocks = [cast(vae.ResBlock, block) for block in level.blocks]
+    down = downsample(level.resample) if isinstance(level.resample, vae.Downsample) else None
+    return Level([ResBlock(block, full_resolution=full_resolution, knobs=knobs) for block in blocks], down)
+
+
+def downsample(block: vae.Downsample) -> CausalConv:
+    """Pads on the right and at the bottom: its room has a row and a column of zeros."""
+    conv = block.conv
+    stride = (conv.stride[0], conv.stride[1], conv.stride[2])
+    return CausalConv(weight_of(conv), bias_of(conv), stride=stride, pad=(0, 0), extra=conv.pad_end)
+
+
+class Encoder:
+    """`[T, H, W, 3]` to moments `[t, h, w, 2·latent]`."""
+
+    def __init__(self, encoder: vae.Encoder, config: VaeConfig, knobs: VaeKnobs) -> None:
+        self.frames_at_once = knobs.frames_at_once
+        self.conv_in = FirstConv(encoder.conv_in)
+        # All levels before the first that halves time see every frame.
+        self.whole_rate = len(config.channels) - 1 - config.temporal_levels
+        self.levels = [
+            prepare_level(cast(vae.Level, level), full_resolution=i < self.whole_rate, knobs=knobs)
+            for i, level in enumerate(encoder.levels)
+        ]
+        self.middle = MiddleBlock(encoder.middle, knobs=knobs)
+        self.norm_out = Norm(encoder.norm_out)
+        self.conv_out = CausalConv(weight_of(encoder.conv_out), bias_of(encoder.conv_out))
+
+    def __call__(self, x: Tensor, state: FastState | None) -> Tensor:
+        a = through(self.levels[self.whole_rate :], self._full_resolution(x, state), state)
+        a = self.middle(a, state)
+        out = self.conv_out.of_normalised(a.x, *self.norm_out.scale_and_shift(a), state)
+        return Activation(out, self.conv_out.bias).value()
+
+    def _full_resolution(self, x: Tensor, state: FastState | None) -> Activation:
+        step = self.frames_at_once or x.shape[0]
+        levels = self.levels[: self.whole_rate]
+        if x.shape[0] <= step:
+            return through(levels, self.conv_in(x, state), state)
+        state = state or FastState()  # steps of one clip follow each other like chunks of a stream
+        made = [through(levels, self.conv_in(part, state), state) for part in x.split(step)]
+        return Activation(torch.cat([a.x for a in made]), made[0].bias)
+
+
+def through(levels: list[Level], a: Activation, state: FastState | None) -> Activation:
+    """One loop over all blocks, and callers keep no activation: a full-resolution one is gigabytes."""
+    for level in levels:
+        for block in level.blocks if level.down is None else level.blocks[:-1]:
+            a = block(a, state)
+        if level.down is not None:
+            room = level.blocks[-1].into(a, level.down, state)
+            del a
+            a = Activation(level.down.run(room, state), level.down.bias)
+            del room
+    return a

@@ -1,0 +1,61 @@
+"""What a stream remembers between calls of the fast VAE, and the exact knobs it runs with."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VaeKnobs:
+    """How much is held at once. No knob changes what is computed: results are equal up to rounding.
+
+    frames_at_once: frames that go through the full-resolution stages together (before the encoder's first and after
+        the decoder's last temporal step, which hold nearly all memory); None: all of a call. With 1 each causal
+        convolution there keeps a ring of three frames and moves none.
+    strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
+        frames_at_once = 1. Norms see whole frames, so strips leave no seams.
+    upsample_frames: output frames of one call of a merged upsampling, which needs as much memory again.
+    attention_scores: scores of the middle attention that exist at one time (fp32).
+    """
+
+    frames_at_once: int | None = None
+    strip_rows: int | None = None
+    upsample_frames: int = 8
+    attention_scores: int = 2**28
+
+    def __post_init__(self) -> None:
+        for name in ("frames_at_once", "strip_rows", "upsample_frames", "attention_scores"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.strip_rows is not None and self.frames_at_once != 1:
+            raise ValueError("strip_rows needs frames_at_once = 1")
+
+
+@dataclass(frozen=True)
+class Past:
+    """Earlier input of one layer: `frames [n, H, W, C]`, and how many the layer has seen in all."""
+
+    frames: Tensor
+    seen: int
+
+
+class FastState:
+    """The past of one stream. A new stream, a new state; a call that failed leaves a state that must not be used."""
+
+    def __init__(self) -> None:
+        self._pasts: dict[object, Past] = {}
+
+    def past(self, layer: object) -> Past | None:
+        return self._pasts.get(layer)
+
+    def remember(self, layer: object, frames: Tensor, *, seen: int) -> None:
+        self._pasts[layer] = Past(frames, seen)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(past.frames.nbytes for past in self._pasts.values())
+
+
+def past_of(state: FastState | None, layer: object) -> Past | None:
+    return None if state is None else state.past(layer)

@@ -1,0 +1,130 @@
+"""Upsampling in the decoder: merged convolutions (`vae_merge.py`), and the shuffle that also feeds the next norm."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from restoration_runner.models.kernels.group_sums import join_sums
+from restoration_runner.models.kernels.pixel_shuffle import shuffle_into
+from restoration_runner.models.seedvr2 import vae
+from restoration_runner.models.seedvr2.fast.vae_blocks import Activation, bias_of, weight_of
+from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, CausalInput, RingConv, Room
+from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
+from restoration_runner.models.seedvr2.fast.vae_merge import Merged, Position, merge
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One convolution of an upsampling: from x `[F + kt - 1, H, W, C]` the next phases·F frames."""
+
+    x: Tensor
+    weight: Tensor
+    table: Tensor
+
+    @property
+    def frames(self) -> int:
+        return int(self.table.shape[0]) * (self.x.shape[0] - self.weight.shape[2] + 1)
+
+    def into(self, y: Tensor, groups: int) -> Activation:
+        sums = shuffle_into(y, convolve(self.x, self.weight), self.table, groups=groups)
+        return Activation(y, self.table.new_zeros(self.table.shape[-1]), sums)
+
+    def split(self, most_frames: int) -> list["Piece"]:
+        """Pieces of at most that many frames (or of one input frame)."""
+        kt, inputs = self.weight.shape[2], self.x.shape[0] - self.weight.shape[2] + 1
+        size = max(1, most_frames // self.table.shape[0])
+        return [
+            Piece(self.x[a : min(a + size, inputs) + kt - 1], self.weight, self.table) for a in range(0, inputs, size)
+        ]
+
+
+class Upsample:
+    """input: of the convolutions, at low resolution. `__call__` and `parts` give `[T', 2H, 2W, C]`."""
+
+    input: CausalInput
+
+    def __init__(self, *, groups: int, knobs: VaeKnobs) -> None:
+        self.groups, self.most_frames = groups, knobs.upsample_frames
+
+    def pieces(self, room: Room, state: FastState | None, most_frames: int) -> list[Piece]:
+        raise NotImplementedError
+
+    def __call__(self, room: Room, state: FastState | None) -> Activation:
+        pieces = self.pieces(room, state, self.most_frames)
+        y = self._empty(room, pieces[0], sum(piece.frames for piece in pieces))
+        made, start = [], 0
+        for piece in pieces:
+            made.append(piece.into(y[start : start + piece.frames], self.groups))
+            start += piece.frames
+        sums = join_sums([part.sums for part in made if part.sums is not None])
+        return Activation(y, made[0].bias, sums)
+
+    def parts(self, room: Room, state: FastState | None, most_frames: int) -> Iterator[Activation]:
+        """The same frame for frame, a few at a time; nothing is computed before it is asked for."""
+        for piece in self.pieces(room, state, min(most_frames, self.most_frames)):
+            yield piece.into(self._empty(room, piece, piece.frames), self.groups)
+
+    def _empty(self, room: Room, piece: Piece, frames: int) -> Tensor:
+        _, H, W, _ = room.buffer.shape
+        return room.buffer.new_empty((frames, 2 * H, 2 * W, piece.table.shape[-1]))
+
+
+class SpatialUpsample(Upsample):
+    """Height and width. A causal convolution like others, with a ring where frames go one by one."""
+
+    def __init__(self, block: vae.Upsample, *, groups: int, full_resolution: bool, knobs: VaeKnobs) -> None:
+        super().__init__(groups=groups, knobs=knobs)
+        merged, dtype = merged_of(block, Position.LATER), weight_of(block.conv).dtype
+        self.table = merged.table.float().contiguous()
+        is_ring = full_resolution and knobs.frames_at_once == 1
+        no_bias = self.table.new_zeros(merged.weight.shape[0])
+        self.input: CausalConv = (RingConv if is_ring else CausalConv)(merged.weight, no_bias, dtype=dtype)
+
+    def pieces(self, room: Room, state: FastState | None, most_frames: int) -> list[Piece]:
+        calls = self.input.calls(room, state)
+        return [piece for call in calls for piece in Piece(call.x, call.weight, self.table).split(most_frames)]
+
+
+class TemporalUpsample(Upsample):
+    """Height, width and time. A clip's first frame stays one; its pair and the next one have weights of their own."""
+
+    def __init__(self, block: vae.Upsample, *, groups: int, knobs: VaeKnobs) -> None:
+        super().__init__(groups=groups, knobs=knobs)
+        self.input = CausalInput(kept=1)
+        dtype = weight_of(block.conv).dtype
+        self._merged = {}
+        for position in Position:
+            merged = merged_of(block, position)
+            table = merged.table.float().contiguous()
+            self._merged[position] = Merged(channels_last(merged.weight, dtype), table)
+
+    def pieces(self, room: Room, state: FastState | None, most_frames: int) -> list[Piece]:
+        self.input.remember(room, state)
+        x, pieces = room.buffer, []
+        if room.seen == 0:
+            pieces.append(self._piece(x[:1], Position.FIRST))
+        if room.seen <= 1 and x.shape[0] > 1:
+            pieces.append(self._piece(x[:2], Position.SECOND))
+            x = x[1:]
+        if x.shape[0] > 1:
+            pieces += self._piece(x, Position.LATER).split(most_frames)
+        return pieces
+
+    def _piece(self, x: Tensor, position: Position) -> Piece:
+        return Piece(x, self._merged[position].weight, self._merged[position].table)
+
+
+def merged_of(block: vae.Upsample, position: Position) -> Merged:
+    """In fp64 for fp32 networks, in fp32 for smaller ones: rounded once, when the weights are prepared."""
+    wide = torch.float64 if weight_of(block.conv).dtype is torch.float32 else torch.float32
+    expand, conv = ((weight_of(c).to(wide), bias_of(c).to(wide)) for c in (block.expand, block.conv))
+    return merge(expand, conv, block.time_factor, position)
+
+
+def upsample(block: vae.Upsample, *, groups: int, full_resolution: bool, knobs: VaeKnobs) -> Upsample:
+    if block.time_factor == 2:
+        return TemporalUpsample(block, groups=groups, knobs=knobs)
+    return SpatialUpsample(block, groups=groups, full_resolution=full_resolution, knobs=knobs)
