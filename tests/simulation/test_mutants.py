@@ -15,6 +15,10 @@
 | restless                      | transition times move although nothing has changed                         |
 | deaf for ever                 | a watch that is silent is never noticed                                    |
 | worker lost                   | a key is never given back, so its restoration is never looked at again     |
+| counted twice                 | a failure is taken from its budget twice                                   |
+| budgets given back            | with a new execution, what was counted before is forgotten                 |
+| time counted for ever         | the running time of an attempt is counted again with the next one's        |
+| believes the runner           | frames fall where the runner says so                                       |
 """
 
 from __future__ import annotations
@@ -28,8 +32,9 @@ import pytest
 import structlog
 from tests.builders.simulation.history import fails, story
 
+from restoration_api.resources.status import Attempts
 from restoration_operator.cluster import Cluster
-from restoration_operator.decide import attempts, conclusion, conditions, decision, retry
+from restoration_operator.decide import attempts, conclusion, conditions, decision, progress, retry
 from restoration_operator.reconcile import Reconciler
 from restoration_operator.resync import Resync
 from restoration_operator.store import Store
@@ -138,6 +143,50 @@ def worker_lost(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WorkQueue, "done", lambda self, key: None)
 
 
+def counted_twice(patch: pytest.MonkeyPatch) -> None:
+    real = retry.judge
+
+    def judge(policy: Any, status: Any, ending: Any, *, number: int) -> Any:
+        verdict = real(policy, status, ending, number=number)
+        if not isinstance(verdict, retry.Again):
+            return verdict
+        once = status.model_copy(update={"attempts": verdict.counted})
+        again = real(policy, once, ending, number=number)
+        return again if isinstance(again, retry.Again) else verdict
+
+    patch.setattr(retry, "judge", judge)
+
+
+def budgets_given_back(patch: pytest.MonkeyPatch) -> None:
+    real = decision._create
+
+    def create(seen: Any, *rest: Any) -> Any:
+        status = seen.restoration.status
+        counted = Attempts(executions=status.attempts.executions, running_seconds=status.attempts.running_seconds)
+        return real(conclusion.with_status(seen, status.model_copy(update={"attempts": counted})), *rest)
+
+    patch.setattr(decision, "_create", create)
+
+
+def time_counted_for_ever(patch: pytest.MonkeyPatch) -> None:
+    def close(status: Any, number: int, ending: Any, **facts: Any) -> Any:
+        closed = real(status, number, ending, **facts)
+        earlier = sum(attempts.ran_seconds(item) for item in status.attempt_history if item.execution != number)
+        return attempts.with_running_seconds(closed, earlier)
+
+    real = attempts.close
+    patch.setattr(attempts, "close", close)
+
+
+def believes_the_runner(patch: pytest.MonkeyPatch) -> None:
+    real = progress._status
+
+    def status(stored: Any, said: Any, at: Any) -> Any:
+        return real(stored, said, at).model_copy(update={"frames_done": said.frames_done})
+
+    patch.setattr(progress, "_status", status)
+
+
 MUTANTS: Final[dict[str, tuple[Plant, str]]] = {
     "blind status write": (blind_status_write, "from a view that may be older"),
     "blind delete": (blind_delete, "without a uid precondition"),
@@ -152,6 +201,10 @@ MUTANTS: Final[dict[str, tuple[Plant, str]]] = {
     "restless": (restless, "its transition time did"),
     "deaf for ever": (deaf_for_ever, "is not finished|is kept for ever"),
     "worker lost": (worker_lost, "is not finished"),
+    "counted twice": (counted_twice, " ended"),
+    "budgets given back": (budgets_given_back, " fell from "),
+    "time counted for ever": (time_counted_for_ever, "for executions that ran for"),
+    "believes the runner": (believes_the_runner, "framesDone fell from"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from restoration_api.outcome import FAILURES, Budget, FailureReason
 from restoration_operator.decide.attempts import HISTORY_ENTRIES
 from restoration_operator.views import EXECUTION_LABEL, ROLE_LABEL, UID_LABEL
+from tests.builders.simulation import counters
 from tests.builders.simulation.controllers import job_end
 from tests.builders.simulation.server import RESTORATIONS, Json, SimulatedServer, Watchman, owner
 
@@ -134,6 +135,8 @@ class Promises(Watchman):
         self._check_conditions(name, old.get("conditions", ()), new.get("conditions", ()))
         self._check_sticky(name, old, new)
         self._check_attempts(meta["uid"], name, old, new)
+        for sentence in counters.broken(old, new, over=finished(after)):
+            self._failed(f"{name}: {sentence}")
         self._check(
             new.get("observedGeneration", 0) <= meta["generation"], f"{name}: observed a generation that does not exist"
         )
