@@ -58,12 +58,17 @@ class FastDit(nn.Module):
         device: torch.device | None = None,
         knobs: DitKnobs | None = None,
         release: bool = False,
+        residual: torch.dtype | None = None,
     ) -> None:
-        """device: where to compute; by default where the plain module's weights are."""
+        """device: where to compute; by default where the plain module's weights are.
+
+        residual: type of the residual stream; by default that of the weights.
+        """
         super().__init__()
         self.config, self.knobs = dit.config, knobs or DitKnobs()
         self.device = device or dit.patch_in.weight.device
         self.dtype = dit.patch_in.weight.dtype
+        self.residual = residual or self.dtype
         if not self.supports(self.config, self.dtype, self.device):
             raise ValueError(f"the fast transformer computes in fp32 and bf16, not in {self.dtype}")
         self._modulation = ModulationTable(dit, self.device)
@@ -125,7 +130,7 @@ class FastDit(nn.Module):
         t, h, w = (size // patch for size, patch in zip(video.shape[:3], self.config.patch, strict=True))
         table, head = self._modulation(timestep)
         tokens = t * h * w
-        x = torch.empty(tokens + len(text), self.config.width, device=self.device, dtype=self.dtype)
+        x = torch.empty(tokens + len(text), self.config.width, device=self.device, dtype=self.residual)
         _project(to_tokens(video[None].to(self.dtype), self.config.patch)[0], self._patch_in, x[:tokens])
         _project(text.to(self.dtype), self._text_in, x[tokens:])
         final = self._blocks(x, table, head, self.windows((t, h, w), len(text)), tokens)
@@ -137,7 +142,7 @@ class FastDit(nn.Module):
     ) -> Tensor:
         """The residual stream `x [N + L, width]` through all blocks; what the last projection reads `[N, width]`."""
         last = self.config.layers - 1
-        normed = torch.empty_like(x)
+        normed = torch.empty_like(x, dtype=self.dtype)
         first = (table[0, ATTN_SCALE], table[0, ATTN_SHIFT])
         norm_modulated(x, scale=first[0], shift=first[1], text_from=tokens, eps=self.config.norm_eps, out=normed)
         for index, matrices in enumerate(self._store.blocks()):
@@ -152,7 +157,7 @@ class FastDit(nn.Module):
             self._mlp(normed, matrices, vectors, tokens)
             following = (table[index + 1, ATTN_SCALE], table[index + 1, ATTN_SHIFT]) if index < last else head
             self._add(x, normed, vectors.down_bias, modulation[MLP_GATE], tokens, following=following)
-        return x if head is None else normed
+        return x.to(self.dtype) if head is None else normed
 
     def _attention(
         self, normed: Tensor, matrices: Matrices, vectors: Vectors, windows: PackedWindows, tokens: int
@@ -235,7 +240,10 @@ def _products(x: Tensor, weights: Sequence[Tensor], text_from: int, *, out: Tens
 
 def _project(x: Tensor, layer: Sequence[Tensor], out: Tensor) -> None:
     weight, bias = layer
-    torch.addmm(bias, x, weight.t(), out=out)
+    if out.dtype is x.dtype:
+        torch.addmm(bias, x, weight.t(), out=out)
+    else:
+        torch.add(_product_fp32(x, weight), bias, out=out)
 
 
 def _product_fp32(x: Tensor, weight: Tensor) -> Tensor:

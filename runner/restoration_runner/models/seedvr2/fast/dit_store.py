@@ -74,12 +74,16 @@ class StreamedMatrices:
 
     def _copy_ahead(self) -> None:
         while self._issued < self._taken + len(self._slots):
-            slot, block = self._issued % len(self._slots), self._host[self._issued % len(self._host)]
+            slot = self._issued % len(self._slots)
             self._copies.wait_event(self._read[slot])
             with torch.cuda.stream(self._copies):
-                self._slots[slot][: block.flat.numel()].copy_(block.flat, non_blocking=True)
+                self._copy(self._issued % len(self._host), slot)
                 self._copied[slot].record(self._copies)
             self._issued += 1
+
+    def _copy(self, block: int, slot: int) -> None:
+        flat = self._host[block].flat
+        self._slots[slot][: flat.numel()].copy_(flat, non_blocking=True)
 
 
 def _pin(flat: Tensor) -> None:
