@@ -8,6 +8,7 @@ line in the log.
 import contextlib
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,15 @@ class _Server(ThreadingHTTPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A line instead of the traceback that the base class prints: it would stand at the end of a killed runner's
+        log, and so in the message that the user reads."""
+        error = sys.exc_info()[1]
+        if isinstance(error, (ConnectionError, TimeoutError)):
+            log.debug("somebody asked and did not wait for the answer", cause=str(error))
+        else:
+            log.warning("a question was not answered", cause=str(error))
 
 
 class ProgressServer:

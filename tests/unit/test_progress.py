@@ -1,6 +1,9 @@
 """Progress counts frames; rate and remaining time follow from them and the clock alone."""
 
 import json
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -80,6 +83,23 @@ def test_the_three_endpoints(tracker: ProgressTracker) -> None:
         assert "vr_runner_frames_total 7.0" in text
         assert 'vr_runner_stage{stage="Fetching"} 1.0' in text
         assert get(port, "/other")[0] == 404
+
+
+def test_who_asks_and_hangs_up_leaves_no_traceback(tracker: ProgressTracker, capfd: pytest.CaptureFixture[str]) -> None:
+    """The end of a killed runner's log is what the user is shown."""
+    reset = struct.pack("ii", 1, 0)  # SO_LINGER of no seconds: close() sends RST
+    with serving(tracker, port=0) as port:
+        assert port is not None
+        for question in (b"", b"GET /metrics HTTP/1.1\r\n"):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as asking:
+                asking.sendall(question)
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        assert get(port, "/healthz") == (200, "ok\n")
+        for thread in threading.enumerate():  # the ones that served those questions
+            if "process_request" in thread.name:
+                thread.join(10)
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
 
 
 def test_a_port_that_is_taken_does_not_fail_the_work(tracker: ProgressTracker) -> None:

@@ -61,17 +61,15 @@ def _container(container: Json, resources: LightResources) -> Json:
     given = container.get("resources", {})
     requests, limits = given.get("requests", {}), given.get("limits", {})
     kept = {name: {key: part[key] for key in KEPT_RESOURCES if key in part} for name, part in given.items()}
-    light = {
-        "requests": {
-            "cpu": smaller(requests.get("cpu"), resources.cpu),
-            "memory": smaller(requests.get("memory"), resources.memory),
-            **kept.get("requests", {}),
-        },
-        "limits": {
-            # A limit of processor time only where the profile has one: quotas that count limits insist on it.
-            **({"cpu": limits["cpu"]} if "cpu" in limits else {}),
-            "memory": smaller(limits.get("memory"), resources.memory_limit),
-            **kept.get("limits", {}),
-        },
+    # A limit of processor time only where the profile has one: quotas that count limits insist on it.
+    most = {
+        **({"cpu": limits["cpu"]} if "cpu" in limits else {}),
+        "memory": smaller(limits.get("memory"), resources.memory_limit),
     }
+    least = {
+        # What has a limit and no request requests its limit; and no request may be above a limit.
+        "cpu": smaller(requests.get("cpu", limits.get("cpu")), resources.cpu),
+        "memory": smaller(smaller(requests.get("memory"), most["memory"]), resources.memory),
+    }
+    light = {"requests": least | kept.get("requests", {}), "limits": most | kept.get("limits", {})}
     return {**container, "resources": light}

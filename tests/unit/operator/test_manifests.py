@@ -270,6 +270,11 @@ class TestJobWithoutGpu:
                 {"requests": {"cpu": "100m", "memory": "200M"}, "limits": {"memory": "1Gi"}},
                 ({"cpu": "100m", "memory": "200M"}, {"memory": "1Gi"}),
             ),
+            (  # a limit alone is the request too, and the API server refuses a request above it
+                {"limits": {"memory": "192Mi", "cpu": "100m"}},
+                ({"cpu": "100m", "memory": "192Mi"}, {"memory": "192Mi", "cpu": "100m"}),
+            ),
+            ({"requests": {"memory": "64Mi"}}, ({"cpu": "250m", "memory": "64Mi"}, {"memory": "4Gi"})),
         ],
     )
     def test_it_is_given_little_and_never_more_than_the_profile_gives(self, given: Any, light: Any) -> None:
