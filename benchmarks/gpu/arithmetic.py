@@ -6,6 +6,7 @@ convolutions) shows a higher rate for it, as it should.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from restoration_runner.models.seedvr2.config import ModelConfig
+from restoration_runner.models.seedvr2.config import DitConfig, ModelConfig, VaeConfig
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.vae import VideoVae
+from restoration_runner.models.seedvr2.windows import Grid
 
 TEXT_TOKENS = 58
 BYTES = 2  # of a number in bf16
@@ -50,19 +52,31 @@ class _Counter(TorchDispatchMode):
 
 def work_of(config: ModelConfig, *, width: int, height: int, frames: int) -> dict[str, Work]:
     """Work of `encode`, `transformer` and `decode` for one window; `frames` is 4n+1, the picture already aligned."""
-    latents, rows, columns = (frames - 1) // 4 + 1, height // 8, width // 8
-    with torch.device("meta"), torch.no_grad():
-        dit, vae = NaDiT(config.dit).bfloat16(), VideoVae(config.vae).bfloat16()
-        video = torch.empty(1, 3, frames, height, width, dtype=torch.bfloat16)
-        latent = torch.empty(1, 16, latents, rows, columns, dtype=torch.bfloat16)
-        tokens = torch.empty(1, latents, rows, columns, config.dit.in_channels, dtype=torch.bfloat16)
-        text = torch.empty(1, TEXT_TOKENS, config.dit.text_width, dtype=torch.bfloat16)
+    grid = ((frames - 1) // 4 + 1, height // 8, width // 8)
+    encode, decode = _vae_work(config.vae, frames, grid)
+    return {"encode": encode, "transformer": _dit_work(config.dit, grid), "decode": decode}
+
+
+@cache
+@torch.no_grad()
+def _vae_work(config: VaeConfig, frames: int, grid: Grid) -> tuple[Work, Work]:
+    stride = config.spatial_stride
+    with torch.device("meta"):
+        vae = VideoVae(config).bfloat16()
+        video = torch.empty(1, 3, frames, grid[1] * stride, grid[2] * stride, dtype=torch.bfloat16)
+        latent = torch.empty(1, config.latent_channels, *grid, dtype=torch.bfloat16)
+        return _counted(lambda: vae.encode(video)), _counted(lambda: vae.decode(latent))
+
+
+@cache
+@torch.no_grad()
+def _dit_work(config: DitConfig, grid: Grid) -> Work:
+    with torch.device("meta"):
+        dit = NaDiT(config).bfloat16()
+        tokens = torch.empty(1, *grid, config.in_channels, dtype=torch.bfloat16)
+        text = torch.empty(1, TEXT_TOKENS, config.text_width, dtype=torch.bfloat16)
         at = torch.empty(1)
-        return {
-            "encode": _counted(lambda: vae.encode(video)),
-            "transformer": _counted(lambda: dit(tokens, text, at)),
-            "decode": _counted(lambda: vae.decode(latent)),
-        }
+        return _counted(lambda: dit(tokens, text, at))
 
 
 def _counted(run: Any) -> Work:

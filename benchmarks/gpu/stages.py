@@ -23,6 +23,9 @@ from benchmarks.gpu.networks import RELEASED, SEED, build, config_of
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import compute_dtype, prepare_device
 from restoration_runner.models.seedvr2.config import ModelConfig
+from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
+from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
+from restoration_runner.models.seedvr2.networks import Knobs, NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment
@@ -60,7 +63,8 @@ class Row:
     ceiling: float | None = None
     peak_live_gib: float | None = None
     peak_reserved_gib: float | None = None
-    knobs: dict[str, str] | None = None
+    knobs: str = ""
+    settings: dict[str, str] | None = None
     problem: str | None = None
 
 
@@ -94,7 +98,7 @@ def measure(restorer: SeedVr2Restorer, case: Row, work: dict[str, Work], machine
         ceiling=tflop / total / machine.matmul_tflops,
         peak_live_gib=torch.cuda.max_memory_allocated(device) / GIB if is_gpu else None,
         peak_reserved_gib=torch.cuda.max_memory_reserved(device) / GIB if is_gpu else None,
-        knobs=restorer.networks.settings,
+        settings=restorer.networks.settings,
     )
 
 
@@ -182,7 +186,7 @@ def show(row: Row) -> None:
     cells = [f"{value:9.3f}" for value in seconds_ if value is not None]
     cells += [f"{row.frames_per_s:9.2f}", f"{row.tflop_per_s:9.1f}", f"{100 * (row.ceiling or 0):8.1f}%"]
     cells += ["        -" if gib is None else f"{gib:9.2f}" for gib in (row.peak_live_gib, row.peak_reserved_gib)]
-    print(what + "".join(cells), flush=True)
+    print("".join((what, *cells, f"  {row.knobs}")), flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,10 +195,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--windows", nargs="+", type=int, default=[21], help="frames of a window, 4n+1")
     parser.add_argument("--frames", type=int, help="length of the scene (default: that of the window)")
     parser.add_argument("--paths", nargs="+", choices=PATHS, default=list(PATHS))
+    parser.add_argument(
+        "--knobs",
+        nargs="+",
+        default=[""],
+        help="exact knobs of the fast path, such as latents=2,vae.frames_at_once=1,dit.streamed_weights=1",
+    )
     parser.add_argument("--precision", default="BF16")
 
 
-PATHS = ("plain",)
+def parse_knobs(text: str) -> Knobs:
+    """`latents=2,vae.strip_rows=136`; an empty text stands for the defaults."""
+    given = {name: int(value) for name, value in (word.split("=") for word in text.split(",") if word)}
+    vae, dit = ({name.partition(".")[2]: v for name, v in given.items() if name.startswith(f"{of}.")} for of in KINDS)
+    if "streamed_weights" in dit:
+        dit["streamed_weights"] = bool(dit["streamed_weights"])
+    return Knobs(latents_at_once=given.get("latents", 1), vae=VaeKnobs(**vae), dit=DitKnobs(**dit))  # type: ignore[arg-type]
+
+
+KINDS = ("vae", "dit")
+PATHS = tuple(NetworkPath)
 
 
 def main(chosen: argparse.Namespace) -> None:
@@ -205,7 +225,8 @@ def main(chosen: argparse.Namespace) -> None:
     rows: list[Row] = []
     for name, path in itertools.product(chosen.models, chosen.paths):
         config = config_of(name, tiny=chosen.tiny)
-        rows += measure_all(config, path, chosen, device=device, machine=machine)
+        for knobs in chosen.knobs if path == NetworkPath.FAST else [""]:
+            rows += measure_all(config, path, knobs, chosen, device=device, machine=machine)
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -214,15 +235,17 @@ def main(chosen: argparse.Namespace) -> None:
 
 
 def measure_all(
-    config: ModelConfig, path: str, chosen: argparse.Namespace, *, device: torch.device, machine: Machine
+    config: ModelConfig, path: str, knobs: str, chosen: argparse.Namespace, *, device: torch.device, machine: Machine
 ) -> Iterator[Row]:
+    """The cases of one network with one set of knobs."""
     dtype = compute_dtype(chosen.precision)
     with torch.no_grad():
-        restorer = SeedVr2Restorer(build(config, device=device, dtype=dtype), device=device, dtype=dtype)
+        model = build(config, device=device, dtype=dtype)
+        restorer = SeedVr2Restorer(model, device=device, dtype=dtype, path=NetworkPath(path), knobs=parse_knobs(knobs))
     for size, window in itertools.product(chosen.sizes, chosen.windows):
         width, height = (TINY if chosen.tiny else SIZES)[size]
         frames = chosen.frames or window
-        case = Row(path, config.name, chosen.precision, width, height, frames, min(window, frames))
+        case = Row(path, config.name, chosen.precision, width, height, frames, min(window, frames), knobs=knobs)
         row = measure(restorer, case, scene_work(config, case), machine)
         show(row)
         yield row

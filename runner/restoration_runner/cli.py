@@ -123,6 +123,9 @@ def restore(
     preset: Annotated[str | None, typer.Option(help="Effort of the encoder.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Numbers of the network.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    path: Annotated[
+        str | None, typer.Option(hidden=True, help="Networks: plain or fast; the machine's choice if not given.")
+    ] = None,
     overwrite: Annotated[
         Overwrite, typer.Option(help="What to do with a file that is there.")
     ] = Overwrite.IF_DIFFERENT,
@@ -159,14 +162,17 @@ def restore(
 
     logs.configure(json=False, default_level="warning")
     console = Console(stderr=True)
-    outcome, code = _restore(wish, device=device, scratch=scratch_root(scratch, in_pod=False), console=console)
+    folder = scratch_root(scratch, in_pod=False)
+    outcome, code = _restore(wish, device=device, path=path, scratch=folder, console=console)
     if as_json:
         print(outcome.to_json())
     _say(console, outcome, output)
     raise typer.Exit(code)
 
 
-def _restore(wish: Callable[[], LocalWish], *, device: str, scratch: Path, console: Console) -> tuple[Outcome, int]:
+def _restore(
+    wish: Callable[[], LocalWish], *, device: str, path: str | None, scratch: Path, console: Console
+) -> tuple[Outcome, int]:
     tracker = ProgressTracker()
 
     def work(stop: StopSignal) -> Outcome:
@@ -181,7 +187,13 @@ def _restore(wish: Callable[[], LocalWish], *, device: str, scratch: Path, conso
         from restoration_runner.terminal import showing
 
         context = JobContext(
-            request=wanted, scratch=scratch, stop=stop, progress=tracker, owner=uuid.uuid4().hex, device=device
+            request=wanted,
+            scratch=scratch,
+            stop=stop,
+            progress=tracker,
+            owner=uuid.uuid4().hex,
+            device=device,
+            path=path,
         )
         with showing(tracker, console):
             return run_job(context)

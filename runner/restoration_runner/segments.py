@@ -80,6 +80,7 @@ class Segments:
                     device=task.context.device,
                     precision=task.request.model.precision,
                     threads=cpu_threads(),
+                    path=task.context.path,
                 )
             check_gpu_memory(self._restorer, least_mib=task.request.gpu.min_memory_mib)
             task.progress.on_gpu(gpu_name(self._restorer))

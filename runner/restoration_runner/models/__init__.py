@@ -20,23 +20,32 @@ def describe(folder: Path) -> Capabilities:
 
 
 def load_restorer(
-    folder: Path, *, device: str = "auto", precision: str = "FP32", threads: int | None = None
+    folder: Path,
+    *,
+    device: str = "auto",
+    precision: str = "FP32",
+    threads: int | None = None,
+    path: str | None = None,
 ) -> Restorer:
     """The model in `folder` on its device, ready to restore.
 
     device: `auto`, `cpu`, `cuda` or `cuda:N`. precision: a name of `restoration_api.request.Precision`.
     threads: CPU threads, pinned because results may depend on their number; None leaves it to PyTorch.
+    path: which implementation of the networks computes, `plain` or `fast`; None leaves it to the machine: the fast one
+        on a GPU, the plain one on a CPU.
 
     Raises:
-        RestorationError: `ModelInvalid` names the file and what is wrong in it; `InvalidParameters` a precision that is
-            not built; `GPUFault` a GPU that is not there; `InsufficientGPUMemory` one that is too small.
+        RestorationError: `ModelInvalid` names the file and what is wrong in it; `InvalidParameters` a precision or
+            path that is not built; `GPUFault` a GPU that is not there; `InsufficientGPUMemory` one that is too small.
     """
     # Here, because this package is also imported by programs that only want the protocol.
     from restoration_runner.models.device import WEIGHTS_DO_NOT_FIT, compute_dtype, device_faults, prepare_device
     from restoration_runner.models.seedvr2.folder import read_folder
+    from restoration_runner.models.seedvr2.networks import parse_path
     from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 
-    dtype = compute_dtype(precision)
+    dtype, wished = compute_dtype(precision), parse_path(path)
     target = prepare_device(device, threads=threads)
     with device_faults(WEIGHTS_DO_NOT_FIT):
-        return SeedVr2Restorer(read_folder(folder, device=target, dtype=dtype), device=target, dtype=dtype)
+        model = read_folder(folder, device=target, dtype=dtype)
+        return SeedVr2Restorer(model, device=target, dtype=dtype, path=wished)

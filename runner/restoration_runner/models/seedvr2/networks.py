@@ -5,7 +5,7 @@ neither: it has four functions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
+from restoration_runner.models.seedvr2.fast.dit import FastDit
+from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
+from restoration_runner.models.seedvr2.fast.vae import FastVae
+from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.vae import StreamState
 
@@ -23,6 +27,27 @@ class NetworkPath(StrEnum):
 
     PLAIN = "plain"
     FAST = "fast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knobs:
+    """What may be changed about the fast path's memory: exact in mathematics, not always in bits.
+
+    latents_at_once: how many latents one call of encoder or decoder gets.
+    """
+
+    latents_at_once: int = 1
+    vae: VaeKnobs = field(default_factory=VaeKnobs)
+    dit: DitKnobs = field(default_factory=DitKnobs)
+
+    def settings(self) -> dict[str, str]:
+        """As words, for the fingerprint."""
+        parts = {"latents": {"at_once": self.latents_at_once}, "vae": asdict(self.vae), "dit": asdict(self.dit)}
+        return {
+            f"{part}.{name}": "all" if value is None else str(value)
+            for part, values in parts.items()
+            for name, value in values.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +81,35 @@ def plain_networks(model: LoadedModel, device: torch.device) -> Networks:
         settings={"path": NetworkPath.PLAIN.value},
         memory_format=memory_format,
     )
+
+
+def fast_networks(model: LoadedModel, device: torch.device, knobs: Knobs) -> Networks:
+    """The fast implementation. It takes the weights, so that they never exist twice: `model` is useless then."""
+    vae, dit = FastVae(model.vae, knobs=knobs.vae), FastDit(model.dit, device=device, knobs=knobs.dit, release=True)
+    return Networks(
+        encode=vae.encode,
+        decode=vae.decode,
+        velocity=dit,
+        new_state=vae.new_state,
+        settings={"path": NetworkPath.FAST.value, **knobs.settings()},
+        latents_at_once=knobs.latents_at_once,
+    )
+
+
+def choose_path(model: LoadedModel, device: torch.device, wished: NetworkPath | None) -> NetworkPath:
+    """What was wished; else the fast path on a GPU where it takes both networks, and the plain one everywhere else.
+
+    Raises RestorationError(InvalidParameters) where the fast path is wished and does not take them.
+    """
+    dtype = model.vae.encoder.conv_in.weight.dtype
+    config = model.description
+    is_possible = FastVae.supports(config.vae, dtype, device) and FastDit.supports(config.dit, dtype, device)
+    if wished is NetworkPath.FAST and not is_possible:
+        message = f"--path: the fast path does not compute {config.name} in {dtype} on {device.type}; use the plain one"
+        raise RestorationError(FailureReason.INVALID_PARAMETERS, message)
+    if wished is not None:
+        return wished
+    return NetworkPath.FAST if device.type == "cuda" and is_possible else NetworkPath.PLAIN
 
 
 def parse_path(wished: str | None) -> NetworkPath | None:

@@ -17,7 +17,13 @@ from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.input_band import InputBand
-from restoration_runner.models.seedvr2.networks import plain_networks
+from restoration_runner.models.seedvr2.networks import (
+    Knobs,
+    NetworkPath,
+    choose_path,
+    fast_networks,
+    plain_networks,
+)
 from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
 from restoration_runner.models.seedvr2.vae import posterior
 from restoration_runner.restoration.blend import WindowBlend
@@ -28,16 +34,31 @@ PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()
 
 
 class SeedVr2Restorer:
-    """Implements `models.restorer.Restorer`. dtype: of the model's weights.
+    """Implements `models.restorer.Restorer`."""
 
-    networks: what computes; a benchmark may replace it by the same with clocks around it.
-    """
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        path: NetworkPath | None = None,
+        knobs: Knobs | None = None,
+    ) -> None:
+        """dtype: of the model's weights. path: which implementation of the networks, where the machine's choice is not
+        wanted. knobs: of the fast one.
 
-    def __init__(self, model: LoadedModel, *, device: torch.device, dtype: torch.dtype) -> None:
+        Raises:
+            RestorationError: `InvalidParameters` for a path that does not take this model.
+        """
         self._description, self._text = model.description, model.text
         self._device, self._precision = device, PRECISION_NAMES[dtype]
         self._dtype = activation_dtype(dtype)
-        self.networks = plain_networks(model, device)
+        self._path = choose_path(model, device, path)
+        if self._path is NetworkPath.FAST:
+            self.networks = fast_networks(model, device, knobs or Knobs())
+        else:
+            self.networks = plain_networks(model, device)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
 
     @property

@@ -1,0 +1,96 @@
+"""Two implementations of the networks behind one restorer: which one is taken, and that they agree."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from restoration_api.outcome import FailureReason
+from restoration_runner.environment import environment, fingerprint
+from restoration_runner.errors import RestorationError
+from restoration_runner.models import load_restorer
+from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
+from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
+from restoration_runner.models.seedvr2.folder import read_folder
+from restoration_runner.models.seedvr2.networks import Knobs, NetworkPath, choose_path, parse_path
+from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
+from restoration_runner.restoration.grid import scene_segments
+from tests.builders.models import write_tiny_model
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
+FRAMES = 17
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def restorer(folder: Path, path: str, knobs: Knobs | None = None) -> SeedVr2Restorer:
+    dtype = torch.float32
+    model = read_folder(folder, device=CPU, dtype=dtype)
+    return SeedVr2Restorer(model, device=CPU, dtype=dtype, path=NetworkPath(path), knobs=knobs)
+
+
+def restored(of: SeedVr2Restorer) -> Tensor:
+    """Two windows of three latents, the second one slid."""
+    video = torch.rand(FRAMES, 3, 32, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    (work,) = scene_segments(
+        start=0, frames=FRAMES, window=3, overlap=1, per_segment=9, encoder_warmup=1, decoder_warmup=1
+    )
+    return torch.stack(list(of.restore(work, iter(video), seed=5)))
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> Tensor:
+    return restored(restorer(folder, "plain"))
+
+
+KNOBS = {
+    "default": Knobs(),
+    "several latents in a call": Knobs(latents_at_once=3),
+    "frame by frame, in strips": Knobs(vae=VaeKnobs(frames_at_once=1, strip_rows=8)),
+    "few rows": Knobs(dit=DitKnobs(mlp_rows=16, attention_rows=16)),
+}
+
+
+@pytest.mark.parametrize("knobs", KNOBS.values(), ids=KNOBS)
+def test_the_fast_path_computes_the_same(folder: Path, plain: Tensor, knobs: Knobs) -> None:
+    fast = restored(restorer(folder, "fast", knobs))
+    assert fast.shape == plain.shape == (FRAMES, 3, 32, 48)
+    assert (fast - plain).abs().max().item() < 2e-4 * plain.abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "wished", "expected"),
+    [
+        ("fp32", CPU, None, "plain"),  # where the product's bytes are promised
+        ("bf16", CPU, None, "plain"),
+        ("bf16", CUDA, None, "fast"),
+        ("fp32", CUDA, None, "fast"),
+        ("fp16", CUDA, None, "plain"),
+        ("bf16", CUDA, "plain", "plain"),
+        ("fp32", CPU, "fast", "fast"),
+    ],
+)
+def test_choice(folder: Path, precision: str, device: torch.device, wished: str | None, expected: str) -> None:
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    model = read_folder(folder, device=CPU, dtype=dtype)
+    assert choose_path(model, device, parse_path(wished)) == expected
+
+
+def test_a_path_that_cannot_be_is_refused(folder: Path) -> None:
+    for path, precision, word in (("fast", "FP16", "float16"), ("quick", "FP32", "plain, fast")):
+        with pytest.raises(RestorationError, match=word) as caught:
+            load_restorer(folder, device="cpu", precision=precision, path=path)
+        assert caught.value.reason is FailureReason.INVALID_PARAMETERS
+
+
+def test_path_and_knobs_are_in_the_fingerprint(folder: Path) -> None:
+    choices = [("plain", None), *(("fast", knobs) for knobs in KNOBS.values())]
+    found = [environment(restorer(folder, path, knobs)) for path, knobs in choices]
+    assert [values["path"] for values in found] == ["plain"] + ["fast"] * len(KNOBS)
+    assert found[3]["vae.strip_rows"] == "8"
+    assert len({fingerprint(values) for values in found}) == len(choices)
