@@ -27,6 +27,8 @@ PODS = "/api/v1/namespaces/{}/pods"
 CONFIG_MAPS = "/api/v1/namespaces/{}/configmaps"
 SUCCEEDED = "status.phase%3DSucceeded"
 """Field selector: one event for one restoration, when it has ended well."""
+FAILED = "status.phase%3DFailed"
+"""The same for one that has not."""
 IN_FLIGHT = 16
 """Requests of the load at the same time."""
 

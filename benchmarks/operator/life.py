@@ -68,6 +68,26 @@ async def end_pod(api: Api, job: Json) -> None:
     await api.patch(f"{PODS.format(meta['namespace'])}/{meta['name']}-x1x1x/status", {"status": status})
 
 
+async def break_pod(api: Api, job: Json) -> None:
+    """The runner has died without a report, of an exit code that no retry changes: only the Job says it is over."""
+    meta = job["metadata"]
+    ended = {"exitCode": 10, "reason": "Error", "message": "", "startedAt": now(), "finishedAt": now()}
+    status = {"phase": "Failed", **_container({"terminated": ended})}
+    await api.patch(f"{PODS.format(meta['namespace'])}/{meta['name']}-x1x1x/status", {"status": status})
+
+
+async def fail(api: Api, job: Json) -> None:
+    """The Job controller has seen that it has failed."""
+    meta = job["metadata"]
+    status = {
+        "startTime": now(),
+        "failed": 1,
+        "uncountedTerminatedPods": {},
+        "conditions": [_true("FailureTarget"), {**_true("Failed"), "reason": "PodFailurePolicy"}],
+    }
+    await api.patch(f"{JOBS.format(meta['namespace'])}/{meta['name']}/status", {"status": status})
+
+
 async def complete(api: Api, job: Json) -> None:
     """The Job controller has seen it."""
     meta = job["metadata"]

@@ -50,9 +50,10 @@ def _ceiling(found: Figures) -> Iterator[Row]:
 
 
 def _latency(found: Figures) -> Iterator[Row]:
-    created, ended = found["create_to_job"], found["job_end_to_finished"]
-    yield "create-ack → Job created at 10 VR/s", _ms(created), "p50 ≤ 30 ms, p99 ≤ 250 ms"
-    yield "Job finished → `Finished=True`", _ms(ended), "p99 ≤ 500 ms"
+    wanted = "p99 ≤ 500 ms"
+    yield "create-ack → Job created at 10 VR/s", _ms(found["create_to_job"]), "p50 ≤ 30 ms, p99 ≤ 250 ms"
+    yield "runner's report in the pod's status → `Finished=True`", _ms(found["report_to_finished"]), wanted
+    yield "Job finished, no report → `Finished=True`", _ms(found["job_end_to_finished"]), wanted
 
 
 def _ms(found: Figures) -> str:

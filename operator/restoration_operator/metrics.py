@@ -92,7 +92,7 @@ JOB_CREATION_SECONDS = Histogram(
 )
 FINISH_SECONDS = Histogram(
     "vr_operator_finish_seconds",
-    "Time from the end of a Job, in whole seconds, to the restoration's Finished=True.",
+    "Time from the end of a Job, or of the runner that reported the end, in whole seconds, to Finished=True.",
     buckets=UNHURRIED,
 )
 GPU_SECONDS = Counter("vr_operator_gpu_seconds_total", "Time in which GPUs were busy, as runners reported it.")
@@ -131,7 +131,8 @@ def job_created(restoration: VideoRestoration) -> None:
 
 
 def recorded(before: VideoRestorationStatus, after: VideoRestorationStatus, *, job_ended: datetime | None) -> None:
-    """A status was stored; `job_ended` is when the Job of its last execution ended, by the API server's clock."""
+    """A status was stored; `job_ended` is when the Job of its last execution ended, if it has, by the API server's
+    clock."""
     closed_before = {item.execution for item in before.attempt_history if item.end_time is not None}
     for attempt in after.attempt_history:
         if attempt.end_time is not None and attempt.execution not in closed_before:
@@ -150,6 +151,9 @@ def _finished(status: VideoRestorationStatus, job_ended: datetime | None) -> Non
     total = status.timings.total_milliseconds if status.timings else None
     if total is not None:
         RUN_SECONDS.labels("succeeded" if succeeded else "failed").observe(total / 1000)
+    last = status.attempt_history[-1] if status.attempt_history else None
+    if job_ended is None and last is not None and last.exit_code is not None:
+        job_ended = last.end_time  # the runner's own report came first
     if job_ended is not None:
         FINISH_SECONDS.observe(_seconds_since(job_ended))
     if succeeded and not status.cache_hit and status.output and status.output.frames:

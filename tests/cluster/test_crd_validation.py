@@ -236,6 +236,7 @@ STATUSES: list[tuple[Body, str | None]] = [
                 "retries": 2,
                 "infrastructureRetries": 0,
                 "disruptions": 1,
+                "failuresInARow": 2,
                 "runningSeconds": 90,
             }
         },

@@ -102,6 +102,11 @@ class Attempts(Part):
         default_factory=int, description="Counted against maxInfrastructureRetries."
     )
     disruptions: Count32 = Field(default_factory=int, description="Counted against maxDisruptions.")
+    failures_in_a_row: Count32 = Field(
+        default_factory=int,
+        description="Failures since the last execution that ran for longer than maxBackoffSeconds, that one included: "
+        "each doubles the wait before the next.",
+    )
     running_seconds: Count64 = Field(
         default_factory=int, description="Running time of all ended executions, counted against activeDeadlineSeconds."
     )

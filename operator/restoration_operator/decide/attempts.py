@@ -107,8 +107,12 @@ def short(text: str) -> str:
 
 def with_running_seconds(status: VideoRestorationStatus, more: int) -> VideoRestorationStatus:
     """The status with so much more running time counted against `activeDeadlineSeconds`."""
-    counted = status.attempts.running_seconds + more
-    return status.model_copy(update={"attempts": status.attempts.model_copy(update={"running_seconds": counted})})
+    return counted(status, running_seconds=status.attempts.running_seconds + more)
+
+
+def counted(status: VideoRestorationStatus, **counters: int) -> VideoRestorationStatus:
+    """The status with these counters."""
+    return status.model_copy(update={"attempts": status.attempts.model_copy(update=counters)})
 
 
 def ran_seconds(item: Attempt) -> int:

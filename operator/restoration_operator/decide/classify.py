@@ -13,11 +13,23 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from restoration_api.outcome import EXIT_CODES, EXIT_INTERRUPTED, FAILURES, Budget, FailureReason, Outcome, Result
+from restoration_api.outcome import (
+    EXIT_CODES,
+    EXIT_INTERRUPTED,
+    FAILURES,
+    PERMANENT_EXIT_CODES,
+    Budget,
+    FailureReason,
+    Outcome,
+    Result,
+)
 from restoration_operator.decide.types import Ending
 from restoration_operator.views import JobEnd, JobView, PodView, Terminated
 
 SUCCESS_REASONS: Final = ("Completed", "CacheHit", "Planned")
+
+FINAL: Final = frozenset({"Completed", "CacheHit"} | {str(EXIT_CODES[code]) for code in PERMANENT_EXIT_CODES})
+"""Reasons with which a runner itself ends a restoration: no other Job follows, whatever becomes of this one."""
 
 DISRUPTIONS: Final = {
     "PreemptionByScheduler": FailureReason.PREEMPTED,

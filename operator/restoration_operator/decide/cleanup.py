@@ -1,16 +1,23 @@
 """What is left to do for a restoration that is over: release its Jobs, and delete it when its own time has come.
 
 A Job is given its TTL only after its end is stored in the status, because its pod's termination message is the only
-place where the result is written. An unfinished Job of a finished restoration (a lost node, a missed deadline) ends.
+place where the result is written. An unfinished Job of a finished restoration (a lost node, a missed deadline) ends;
+one whose runner has reported the end is about to end by itself, and has a minute to do so (a sidecar may not).
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from restoration_api.outcome import FailureReason
 from restoration_api.resources import ConditionType, VideoRestoration
+from restoration_operator.decide.classify import FINAL
+from restoration_operator.decide.conditions import earliest
 from restoration_operator.decide.types import Action, DeleteJob, DeleteRestoration, Propagation, SetJobTtl
 from restoration_operator.views import JobView
+
+WINDING_UP: Final = timedelta(seconds=60)
+"""Between a runner's report and the end of its Job: twice the grace period of a pod."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,8 @@ def after_the_end(
             actions.append(DeleteJob(job, Propagation.BACKGROUND))
         elif job.deleting:
             continue
+        elif job.unfinished and over.reason in FINAL and now < over.finished_at + WINDING_UP:
+            due = earliest((due, over.finished_at + WINDING_UP))
         elif job.unfinished:
             actions.append(DeleteJob(job, Propagation.FOREGROUND))
         elif job.ttl_seconds is None:

@@ -77,14 +77,18 @@ def _close(seen: Observation, ended: execution.Ended, now: datetime) -> Decision
     closed = with_status(seen, status)
     if ending.succeeded:
         return finish(closed, ending, now)
+    policy = seen.restoration.spec.retry_policy
     if ending.reason == attempts.SUSPENDED:
-        return Decision(status=report(closed, between.pending(closed), now))
-    verdict = retry.judge(seen.restoration.spec.retry_policy, status, ending, number=ended.number)
+        rested = with_status(seen, attempts.counted(status, failures_in_a_row=0))
+        return Decision(status=report(rested, between.pending(rested), now))
+    verdict = retry.judge(policy, status, ending, number=ended.number)
     match verdict:
         case retry.Over():
             return finish(closed, replace(ending, reason=verdict.reason, message=verdict.message), now)
         case retry.Again():
-            again = with_status(seen, status.model_copy(update={"attempts": verdict.counted}))
+            failures = retry.failures_in_a_row(policy, status, ended.number)
+            status = status.model_copy(update={"attempts": verdict.counted})
+            again = with_status(seen, attempts.counted(status, failures_in_a_row=failures))
             paused = between.pause(again, now)
             facts = between.pending(again) if paused is None else paused.facts
             return Decision(status=report(again, facts, now))

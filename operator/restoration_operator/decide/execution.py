@@ -14,7 +14,7 @@ from restoration_operator.build.names import Role
 from restoration_operator.decide import attempts, classify, roles
 from restoration_operator.decide.roles import Step
 from restoration_operator.decide.types import Ending, Look, LookAtChildren, LookAtNode, Observation
-from restoration_operator.views import JobView, PodView
+from restoration_operator.views import JobView, PodView, Terminated
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,9 @@ def situation(seen: Observation, now: datetime) -> Situation:
     pod = newest(pods)
     if job is None or job.end is not None:
         return _over(seen, job, pods, now)
+    told = _told(job, pods)
+    if told is not None:
+        return Ended(number=number, ending=told)
     lost = _lost(seen, pod, now)
     if lost is not None:
         return lost
@@ -153,6 +156,17 @@ def _over(seen: Observation, job: JobView | None, pods: list[PodView], now: date
     if entry is not None and entry.reason == attempts.SUSPENDED and not _decided_by_the_work(ending):
         ending = Ending(succeeded=False, reason=attempts.SUSPENDED, message="suspended by the user", pod=pod)
     return Ended(number=number, ending=ending)
+
+
+def _told(job: JobView, pods: list[PodView]) -> Ending | None:
+    """The end of a restoration that its runner has reported, while its Job still lives.
+
+    Kubelet and Job controller take 2 to 3 s to say of a container that has ended that its Job is over (measured), and
+    nothing in these seconds can change what the runner has published, or refused. Only what is final counts: after
+    anything else another Job may follow, and that must not meet a living one.
+    """
+    endings = (classify.ending(job, pod) for pod in pods if isinstance(pod.container, Terminated))
+    return next((end for end in endings if end.outcome is not None and end.reason in classify.FINAL), None)
 
 
 def _decided_by_the_work(ending: Ending) -> bool:

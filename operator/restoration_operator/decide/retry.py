@@ -7,7 +7,6 @@ derived from uid and number, because a decision must come out the same when it i
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
@@ -16,7 +15,7 @@ from typing import Final
 from restoration_api.outcome import FAILURES, Budget, FailureClass, FailureReason
 from restoration_api.resources import ConditionType, VideoRestoration, VideoRestorationStatus
 from restoration_api.resources.restoration import RetryPolicy
-from restoration_api.resources.status import Attempt, Attempts
+from restoration_api.resources.status import Attempts
 from restoration_operator.decide import attempts
 from restoration_operator.decide.conditions import NOT_SCHEDULED, clip, current
 from restoration_operator.decide.types import Ending
@@ -82,7 +81,7 @@ def due(restoration: VideoRestoration) -> Due | None:
     row = failure_class(last.reason) if last else None
     if last is None or last.end_time is None or row is None or row.permanent:
         return None
-    wait = _wait_seconds(policy, status.attempt_history, spread=_fraction(restoration.metadata.uid, number))
+    wait = _wait_seconds(policy, status.attempts.failures_in_a_row, spread=_fraction(restoration.metadata.uid, number))
     at = last.end_time + timedelta(seconds=wait)
     text = clip(last.message or row.meaning, EXCERPT_CHARACTERS)
     used, most = _used(status.attempts, row.budget), _most(policy, row.budget)
@@ -95,6 +94,18 @@ def due(restoration: VideoRestoration) -> Due | None:
             f"execution {number} ended with {row.reason.value}: {text}"
         ),
     )
+
+
+def failures_in_a_row(policy: RetryPolicy, status: VideoRestorationStatus, number: int) -> int:
+    """Failures since the last execution that was worth its wait, that one included; `number` has just failed.
+
+    An execution that ran for longer than the longest wait has finished segments to show: what comes after it begins
+    with a short wait again, or a day on preemptible nodes would end in five minutes of waiting after each. Counted in
+    the status, because the history ends after ten.
+    """
+    last = attempts.entry(status, number)
+    long = last is not None and attempts.ran_seconds(last) > policy.max_backoff_seconds
+    return 1 if long else status.attempts.failures_in_a_row + 1
 
 
 def is_waiting(status: VideoRestorationStatus) -> bool:
@@ -142,27 +153,10 @@ def _executions(number: int) -> str:
     return "1 execution" if number == 1 else f"{number} executions"
 
 
-def _wait_seconds(policy: RetryPolicy, history: Iterable[Attempt], *, spread: float) -> int:
-    doublings = min(_in_a_row(policy, history) - 1, _DOUBLINGS)
+def _wait_seconds(policy: RetryPolicy, failures: int, *, spread: float) -> int:
+    doublings = min(max(failures - 1, 0), _DOUBLINGS)
     whole: int = min(policy.backoff_seconds * 2**doublings, policy.max_backoff_seconds)
     return ceil(whole * (1 - JITTER * spread))
-
-
-def _in_a_row(policy: RetryPolicy, history: Iterable[Attempt]) -> int:
-    """Failures since the last execution that was worth its wait, that one included.
-
-    An execution that ran for longer than the longest wait has finished segments to show: what comes after it begins
-    with a short wait again, or a day on preemptible nodes would end in five minutes of waiting after each.
-    """
-    count = 0
-    for item in sorted(history, key=lambda item: item.execution, reverse=True):
-        row = failure_class(item.reason)
-        if row is None or row.permanent:
-            break
-        count += 1
-        if attempts.ran_seconds(item) > policy.max_backoff_seconds:
-            break
-    return max(count, 1)
 
 
 def _fraction(uid: str, number: int) -> float:

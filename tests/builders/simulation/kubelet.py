@@ -189,6 +189,11 @@ class Kubelet:
         elif phase == "Pending":
             self._run(pod)
             self._loop.call_later(expected.run_seconds, self._step, name)
+        elif _ended(pod) is None and not expected.pod_reason and not expected.disruption:
+            # A kubelet tells the container's end first, and the pod's when its sandbox is gone.
+            ended = {"name": "runner", "state": {"terminated": self._words(expected)}}
+            self._server.patch_status("pods", pod, containerStatuses=[ended])
+            self._loop.call_later(expected.start_seconds, self._step, name)
         else:
             self._end(pod, expected)
 
@@ -238,7 +243,9 @@ class Kubelet:
         status: Json = {"phase": "Succeeded" if end.exit_code == 0 and not end.pod_reason else "Failed"}
         if end.pod_reason:
             status |= {"reason": end.pod_reason, "message": f"simulated: {end.pod_reason}"}
-        if end.kind != "refused" and pod["status"]["phase"] == "Running":
+        if _ended(pod) is not None:
+            status["phase"] = "Succeeded" if _ended(pod)["exitCode"] == 0 and not end.pod_reason else "Failed"
+        elif end.kind != "refused" and pod["status"]["phase"] == "Running":
             status["containerStatuses"] = [{"name": "runner", "state": {"terminated": self._words(end)}}]
         elif end.kind != "refused":
             status["phase"] = "Failed"
@@ -262,3 +269,9 @@ class Kubelet:
             return True
         conditions = self._server.objects["nodes"][name]["status"]["conditions"]
         return bool(conditions[0]["status"] == "True")
+
+
+def _ended(pod: Json) -> Any:
+    """How its container has ended; None if it has not."""
+    statuses = pod["status"].get("containerStatuses") or ({},)
+    return statuses[0].get("state", {}).get("terminated")

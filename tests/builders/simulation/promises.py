@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from restoration_api.outcome import FAILURES, Budget, FailureReason
+from restoration_api.outcome import EXIT_CODES, FAILURES, PERMANENT_EXIT_CODES, Budget, FailureReason
+from restoration_operator.decide import classify
 from restoration_operator.decide.attempts import HISTORY_ENTRIES
 from restoration_operator.views import EXECUTION_LABEL, ROLE_LABEL, UID_LABEL
 from tests.builders.simulation import counters
@@ -83,6 +84,9 @@ DECIDED_BY_CLASS: Final = frozenset(
     {"StartupFailure", *(str(row.reason) for row in FAILURES.values() if row.budget is Budget.DISRUPTIONS)}
 )
 """Ends that the operator itself decides on, over a Job that lives: it deletes the Job then."""
+
+FINAL: Final = frozenset({"Completed", "CacheHit"}) | {str(EXIT_CODES[code]) for code in PERMANENT_EXIT_CODES}
+"""Ends that a runner tells."""
 
 PERMANENT: Final = frozenset(str(row.reason) for row in FAILURES.values() if row.permanent)
 
@@ -212,9 +216,11 @@ class Promises(Watchman):
         jobs = [job for job in self._jobs(uid) if job["metadata"]["name"] == status.get("jobName")]
         last = (status.get("attemptHistory") or [{}])[-1].get("reason", reason)
         early = reason in DECIDED or (reason == "RetriesExhausted" and last in DECIDED_BY_CLASS)
+        # What the runner has reported as the end is the end, also before its pod and its Job are over.
+        told = [pod for pod in self._pods(uid) if reason in FINAL and _told(pod) == reason]
         living = [job for job in jobs if _lives(job) and not life.gave_up(job)]
-        self._check(early or not living, f"{name}: {reason} while its Job lives")
-        writing = [pod for pod in self._pods(uid) if _writes(pod) and not life.gave_up(pod)]
+        self._check(early or told or not living, f"{name}: {reason} while its Job lives")
+        writing = [pod for pod in self._pods(uid) if _writes(pod) and not life.gave_up(pod) and pod not in told]
         self._check(early or not writing, f"{name}: {reason} while a pod of it lives")
         # A plan that is made is not the end: what its execution goes on with may still turn out to be impossible.
         complete = any(end["type"] == "Complete" for job in jobs if not _plans(job) and (end := job_end(job)))
@@ -325,6 +331,13 @@ def _plans(child: Json) -> bool:
 
 def _writes(pod: Json) -> bool:
     return pod["status"]["phase"] not in ("Succeeded", "Failed")
+
+
+def _told(pod: Json) -> str | None:
+    """The reason that the runner of a pod has ended with, by its own report."""
+    state = pod["status"].get("containerStatuses", ({},))[0].get("state", {})
+    outcome = classify.read_outcome(state.get("terminated", {}).get("message", ""))
+    return None if outcome is None else outcome.reason
 
 
 def _report(pod: Json) -> str:

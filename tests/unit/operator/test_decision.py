@@ -37,14 +37,18 @@ from restoration_api.outcome import FailureReason, Progress, Stage
 from restoration_api.resources import VideoRestoration
 from restoration_operator.build.names import job_name
 from restoration_operator.build.snapshot import Snapshot
+from restoration_operator.decide import attempts
+from restoration_operator.decide.cleanup import Finished, after_the_end
 from restoration_operator.decide.decision import decide
 from restoration_operator.decide.types import (
     CreateJob,
+    DeleteJob,
     LookAtChildren,
     LookAtNode,
     LookAtSnapshot,
     NoProfile,
     PolledProgress,
+    Propagation,
     Refusal,
     SetJobTtl,
     Slots,
@@ -302,6 +306,14 @@ class TestSuspend:
         assert [(item.execution, item.reason) for item in status.attempt_history] == [(1, "Suspended")]
         assert status.attempts.retries == 0
 
+    def test_it_is_no_failure_and_the_next_wait_is_a_first_one(self) -> None:
+        seen = suspended()
+        status = attempts.counted(seen.restoration.status, failures_in_a_row=5)
+        seen = replace(seen, restoration=seen.restoration.model_copy(update={"status": status}))
+        seen, _ = settle(replace(seen, jobs=(), pods=(), confirmed=True), at(21))
+        assert seen.restoration.status.attempt_history[0].end_time is not None
+        assert seen.restoration.status.attempts.failures_in_a_row == 0
+
     def test_not_before_the_old_pod_has_ended(self) -> None:
         seen, _ = settle(replace(suspended(), jobs=(), pods=(pod(running()),), confirmed=True), at(21))
         seen, decision = settle(wishing(seen, suspend=False), at(22))
@@ -337,6 +349,50 @@ class TestEnd:
         assert status.timings.total_milliseconds == 61_000
         assert status.timings.inference_milliseconds == 9000
         assert decision.actions == ()
+
+    @pytest.mark.parametrize(
+        ("container", "reason"),
+        [
+            (ended(0, outcomes.succeeded()), "Completed"),
+            (ended(0, outcomes.succeeded(reason="CacheHit")), "CacheHit"),
+            (ended(12, outcomes.failed(FailureReason.INPUT_NOT_FOUND, "s3://media/in.mp4")), "InputNotFound"),
+            # After these another Job may follow, which must not meet this one: its own end is awaited.
+            (ended(0, outcomes.planned()), None),
+            (ended(21, outcomes.failed(FailureReason.STORAGE_ERROR, "503")), None),
+            (ended(143, outcomes.unfinished()), None),
+            # No report, or one that the exit code contradicts.
+            (ended(0), None),
+            (ended(12, "Traceback"), None),
+            (ended(1, outcomes.succeeded()), None),
+            (ended(137, outcomes.succeeded(), reason="OOMKilled"), None),
+            (running(), None),
+        ],
+    )
+    def test_what_the_runner_reports_as_the_end_is_the_end_while_its_job_still_lives(
+        self, container: Any, reason: str | None
+    ) -> None:
+        alive = pod(container, phase="Running")
+        seen, decision = settle(observe(at_work(), jobs=[job()], pods=[alive]), at(61))
+        assert condition(seen, "Finished") == (("False", "InProgress") if reason is None else ("True", reason))
+        assert decision.actions == ()
+        if reason is not None:
+            assert seen.restoration.status.attempt_history[0].end_time == at(59)
+
+    def test_a_pod_of_another_job_of_that_name_says_nothing(self) -> None:
+        stranger = pod(ended(0, outcomes.succeeded()), phase="Running", job_uid="another")
+        seen, _ = settle(observe(at_work(), jobs=[job()], pods=[stranger]), at(61))
+        assert condition(seen, "Finished")[0] == "False"
+
+    def test_a_job_may_wind_up_by_itself_for_a_minute(self) -> None:
+        """Its logs are kept as long as those of any other, unless something in its pod never ends."""
+        alive = pod(ended(0, outcomes.succeeded()), phase="Running")
+        seen, _ = settle(observe(at_work(), jobs=[job()], pods=[alive]), at(61))
+        over = Finished.of(seen.restoration)
+        assert after_the_end(over, (job(),), default_ttl_seconds=None, now=at(62)) == ((), at(121))
+        released = after_the_end(over, (complete(),), default_ttl_seconds=None, now=at(63))
+        assert released == ((SetJobTtl(complete(), 3600),), None)
+        ended_late = after_the_end(over, (job(),), default_ttl_seconds=None, now=at(121))
+        assert ended_late == ((DeleteJob(job(), Propagation.FOREGROUND),), None)
 
     def test_nothing_is_concluded_from_absence_before_it_is_confirmed(self) -> None:
         before = at_work()
@@ -428,7 +484,7 @@ class TestRetry:
         assert condition(seen, "Finished") == ("False", "InProgress")
         assert condition(seen, "Reconciling")[0] == "True"
         assert condition(seen, "Stalled")[0] == "False"
-        assert status.attempts.retries == 1
+        assert (status.attempts.retries, status.attempts.failures_in_a_row) == (1, 1)
         assert [(item.reason, item.exit_code, item.message) for item in status.attempt_history] == [
             ("StorageError", 21, "503 from s3")
         ]

@@ -27,8 +27,10 @@ def tried(*history: Attempt, policy: dict[str, Any] | None = None, **counters: i
     status = body.status
     for item in sorted(history, key=lambda item: item.execution):
         status = attempts.record(status, item.execution, **item.model_dump(exclude={"execution"}))
-    counted = status.attempts.model_copy(update={"executions": last, **counters})
-    return body.model_copy(update={"status": status.model_copy(update={"attempts": counted})})
+        failure = retry.failure_class(item.reason) is not None
+        in_a_row = retry.failures_in_a_row(body.spec.retry_policy, status, item.execution) if failure else 0
+        status = attempts.counted(status, failures_in_a_row=in_a_row)
+    return body.model_copy(update={"status": attempts.counted(status, executions=last, **counters)})
 
 
 def failed(number: int, reason: str, *, ran: float = 30, ended: float = 100, **facts: Any) -> Attempt:
@@ -132,6 +134,11 @@ WAITS = {
         [failed(number, R.STORAGE_ERROR, ran=1) for number in (1, 2, 3)],
         {"backoffSeconds": 1, "maxBackoffSeconds": 3},
         3,
+    ),
+    "more failures than the history holds": (
+        [failed(number, R.STORAGE_ERROR, ended=100 * number) for number in range(1, 14)],
+        {"backoffSeconds": 1, "maxBackoffSeconds": 86400},
+        4096,
     ),
     "a first wait above the limit": (STORAGE[:1], {"backoffSeconds": 3600}, 300),
     "whatever the class, in a row is in a row": ([STORAGE[0], failed(2, R.EVICTED, ended=200)], {}, 20),
