@@ -105,6 +105,7 @@ async def test_a_report_that_nobody_read_is_asked_for_in_the_bucket(
     body = await api.finished(namespace)
     assert condition(body, "Succeeded") == ("True", "Completed")
     assert body["status"]["attempts"] | {"runningSeconds": 0} == {
-        "executions": 1, "retries": 0, "infrastructureRetries": 0, "disruptions": 0, "runningSeconds": 0,
+        "executions": 1, "retries": 0, "infrastructureRetries": 0, "disruptions": 0, "failuresInARow": 0,
+        "runningSeconds": 0,
     }  # fmt: skip
     assert body["status"]["output"]["etag"] == "def"
