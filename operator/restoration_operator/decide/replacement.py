@@ -66,6 +66,8 @@ def given_up(seen: Observation, active: Active) -> Ending | None:
     disrupted = [pod for pod in pods if pod.phase == "Failed" and pod.disruption is not None]
     if len(disrupted) < MOST_DISRUPTED_PODS or any(not pod.terminal for pod in pods) or active.job.suspended:
         return None
+    if active.pod is not None and active.pod.disruption is None:
+        return None  # it came to an end of its own, and with it does the Job
     return classify.ending(active.job, active.pod)
 
 

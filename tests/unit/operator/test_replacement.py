@@ -9,6 +9,7 @@ import pytest
 from tests.builders.observations import (
     at,
     at_work,
+    broken,
     condition,
     created_jobs,
     deleted_jobs,
@@ -115,6 +116,15 @@ def test_after_three_a_new_execution_is_quicker() -> None:
     assert [name for name, _ in deleted_jobs(decision)] == ["vr-clip-7f3c9a1b-e1-run"]
     _, decision = settle(replace(seen, jobs=()), at(120))
     assert created_jobs(decision) == ["vr-clip-7f3c9a1b-e2-run"]
+
+
+def test_a_pod_that_failed_by_itself_after_three_ends_with_its_job() -> None:
+    last = pod(ended(21), name="pod-4", uid="pod-4", created=at(90))
+    seen = observe(at_work(), jobs=[job()], pods=[evicted(), evicted(2), evicted(3), last])
+    seen, _ = settle(seen, at(100))
+    assert entry(seen).end_time is None
+    seen, _ = settle(replace(seen, jobs=(broken(),)), at(101))
+    assert (entry(seen).reason, entry(seen).end_time) == ("StorageError", at(59))
 
 
 def test_a_queue_may_take_its_time() -> None:
