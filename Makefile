@@ -75,7 +75,9 @@ soak: test-tools ## The expensive proofs in full (hours): scenes of every length
 	VR_TEST_HISTORIES=10000 $(PYTEST) tests/simulation -n 2 -rP
 	VR_TEST_KILLS=1000 $(PYTEST) tests/cluster/operator/test_kills.py -rP
 	VR_TEST_FREEZES=40 $(PYTEST) tests/cluster/operator/test_replicas.py -k frozen
-	VR_TEST_DEATHS=400 VR_TEST_RACES=40 $(PYTEST) tests/media/test_killed_anywhere.py -n 2
+	VR_TEST_DEATHS=400 VR_TEST_S3_DEATHS=100 VR_TEST_RACES=40 $(PYTEST) tests/media/test_killed_anywhere.py -n 2
+	VR_TEST_S3="moto seaweed minio" $(PYTEST) tests/storage/test_commit_killed.py --timeout 3000
+	VR_TEST_MEMORY_FRAMES=300,3000 $(PYTEST) tests/media/test_memory.py -rP
 
 .PHONY: kueue
 kueue: setup ## The operator with a real Kueue: KUBECONFIG must name a cluster that has it (CRDs of ours are applied to it)

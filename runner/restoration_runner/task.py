@@ -245,11 +245,13 @@ class Task:
 
     def clear(self) -> None:
         """The output is there: what is left to remove is no reason to fail."""
-        if self.request.cleanup_segments is SegmentCleanup.DELETE:
-            try:
-                self.work.clear()
-            except RestorationError as error:
-                log.warning("segments cannot be removed", cause=error.message)
+        if self.request.cleanup_segments is SegmentCleanup.RETAIN:
+            self.work.abort_uploads()
+            return
+        try:
+            self.work.clear()
+        except RestorationError as error:
+            log.warning("segments cannot be removed", cause=error.message)
 
     def already_there(self, hit: ObjectInfo) -> Outcome:
         """The output is this work's result: finish what a killed predecessor left undone, and say so."""

@@ -282,8 +282,12 @@ class Work:
         for item in found:
             self._store.delete(item.key)
         self._store.delete(plan_key(self.prefix))
+        self.abort_uploads()
+
+    def abort_uploads(self) -> None:
+        """Give up what killed predecessors began to send in parts: invisible, but paid for."""
         try:
-            self._store.abort_uploads(self.prefix, older_than=timedelta(0))  # of killed predecessors
+            self._store.abort_uploads(self.prefix, older_than=timedelta(0))
         except RestorationError as error:
             log.info("unfinished uploads cannot be listed or given up", cause=error.message)
 

@@ -129,8 +129,8 @@ def start(
     """Start it; its outcome's JSON goes into `answer`, a queue.
 
     environment: also `TEST_CORES` (`0,1`: which it may use), `TEST_PART_BYTES`, `TEST_STEPS_IN` (a folder: what it does
-    there are steps, beside the events of `At`), `TEST_DIE_AT_STEP` (a number), `TEST_COUNT_TO` (a file for the number
-    of steps, written at the end).
+    there are steps, beside the events of `At`), `TEST_STEPS_OF_REQUESTS` (so are its HTTP requests), `TEST_DIE_AT_STEP`
+    (a number), `TEST_COUNT_TO` (a file for the number of steps, written at the end).
     """
     arguments = (request.to_json(), at, owner, dict(environment or {}), answer)
     process = _context().Process(target=_work, args=arguments)
@@ -158,6 +158,8 @@ def _work(text: str, at: At | None, owner: str, environment: dict[str, str], ans
     steps = Steps(fatal=int(environment["TEST_DIE_AT_STEP"]) if "TEST_DIE_AT_STEP" in environment else None)
     if folder := environment.get("TEST_STEPS_IN"):
         steps.watch(Path(folder))
+    if environment.get("TEST_STEPS_OF_REQUESTS"):
+        steps.watch_requests()
     with hooked(_killer(at) if at else steps.happened):
         outcome = run_here(request, owner=owner)
     if counted := environment.get("TEST_COUNT_TO"):

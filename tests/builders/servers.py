@@ -18,6 +18,8 @@ from restoration_api.request import Addressing, StorageRequest
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret-0123456789"
+LEAST_MOTO_PART_BYTES = 2048
+"""S3 wants 5 MiB of every part but the last one, which makes tests with many uploads slow."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def write_secret(folder: Path, *, access_key: str = ACCESS_KEY, secret_key: str 
 def moto_server(folder: Path) -> Iterator[S3Server]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _process(command, folder / "moto.log"):
+    sizes = {"S3_UPLOAD_PART_MIN_SIZE": LEAST_MOTO_PART_BYTES, "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": 5 << 20}
+    with _process(command, folder / "moto.log", **{name: str(size) for name, size in sizes.items()}):
         server = S3Server("moto", f"http://127.0.0.1:{port}", write_secret(folder))
         _wait_until_it_writes(server)
         yield server

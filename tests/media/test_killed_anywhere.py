@@ -1,8 +1,9 @@
-"""Killed at any step of any file, on one core or two, alone or in a race: segments and output keep their bytes.
+"""Killed at any step of any file or request, on one core or two, alone or in a race: segments and output keep their
+bytes.
 
-The steps are what the process does to files below the output's folder, each frame and each write: drawn by a fixed
-seed, one from each stretch of an undisturbed run, so no stage is left out. `make soak` sets VR_TEST_DEATHS and
-VR_TEST_RACES and draws many more.
+The steps are what the process does to files below the output's folder or sends to S3, each frame and each write: drawn
+by a fixed seed, one from each stretch of an undisturbed run, so no stage is left out. `make soak` sets VR_TEST_DEATHS,
+VR_TEST_S3_DEATHS and VR_TEST_RACES and draws many more.
 """
 
 import hashlib
@@ -17,11 +18,15 @@ from tests.builders import clips, jobs
 from tests.builders.clips import Clip, Sound
 from tests.builders.jobs import make_request
 from tests.builders.models import write_tiny_model
+from tests.builders.servers import LEAST_MOTO_PART_BYTES, S3Server
 
 from restoration_api.outcome import Outcome, Result
 from restoration_api.request import Request, SegmentCleanup
+from restoration_runner.storage.s3 import S3Store
+from restoration_runner.storage.store import read_whole
 
 KILLS: Final = int(os.environ.get("VR_TEST_DEATHS", "20"))
+S3_KILLS: Final = int(os.environ.get("VR_TEST_S3_DEATHS", "5"))
 RACES: Final = int(os.environ.get("VR_TEST_RACES", "3"))
 FRAMES, SEGMENTS = 28, 3
 CORES: Final = sorted(os.sched_getaffinity(0))
@@ -124,3 +129,68 @@ def test_of_two_that_race_one_is_killed_and_the_other_makes_the_same_bytes(
     assert survivor.exitcode == 0
     assert Outcome.from_json(answers.get(timeout=PATIENCE_SECONDS)).result is Result.SUCCEEDED
     assert contents(tmp_path) == undisturbed.sha256
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The same on S3: every piece of a request is a step, and what is larger than 2 KiB goes up in parts."""
+
+    server: S3Server
+    material: Undisturbed
+    steps: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return environment_of(self.server)
+
+    def request(self, place: str) -> Request:
+        return make_request(
+            "s3://deaths/in.mp4",
+            f"s3://deaths/{place}/out.mp4",
+            self.material.model,
+            storage=(self.server.storage,),
+            cleanup_segments=SegmentCleanup.RETAIN,
+        )
+
+    def contents(self, place: str) -> dict[str, str]:
+        store = S3Store("deaths", self.server.storage)
+        keys = [item.key for item in store.list_objects(f"{place}/") if item.key.endswith((".mkv", "out.mp4"))]
+        return {key.rpartition("/")[2]: hashlib.sha256(read_whole(store, key)).hexdigest() for key in keys}
+
+    def unfinished_uploads(self, place: str) -> list[str]:
+        found = self.server.client()._list_multipart_uploads("deaths", prefix=f"{place}/")
+        return [upload.object_name for upload in found.uploads if upload.object_name is not None]
+
+
+def environment_of(server: S3Server) -> dict[str, str]:
+    return {"VR_STORAGE_DIR": str(server.secrets), "TEST_PART_BYTES": str(LEAST_MOTO_PART_BYTES)}
+
+
+@pytest.fixture(scope="module")
+def bucket(undisturbed: Undisturbed, moto: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Bucket:
+    moto.make_bucket("deaths")
+    moto.client().fput_object("deaths", "in.mp4", str(undisturbed.source))
+    counted = tmp_path_factory.mktemp("bucket") / "steps"
+    bucket = Bucket(moto, undisturbed, 0)
+    environment = bucket.environment | {"TEST_STEPS_OF_REQUESTS": "1", "TEST_COUNT_TO": str(counted)}
+    assert in_another_process(bucket.request("undisturbed"), environment).reason == "Completed"
+    return Bucket(moto, undisturbed, int(counted.read_text()))
+
+
+@pytest.mark.parametrize("at", drawn(S3_KILLS, purpose="S3"), ids=lambda at: f"{at:.3f}")
+def test_killed_at_any_request_another_process_makes_the_same_bytes(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, at: float
+) -> None:
+    """What the dead one began to send in parts is given up by its successor."""
+    monkeypatch.setenv("VR_STORAGE_DIR", str(bucket.server.secrets))
+    place = f"killed at {at}"
+    dying = {"TEST_STEPS_OF_REQUESTS": "1", "TEST_DIE_AT_STEP": str(1 + int(at * bucket.steps))}
+    assert jobs.run_killed(bucket.request(place), None, environment=bucket.environment | dying) == -9
+    survived = bucket.contents(place)
+    published = "out.mp4" in survived
+    assert not published or survived == bucket.material.sha256, "an output appears only after all of its segments"
+    outcome = in_another_process(bucket.request(place), bucket.environment)
+    assert outcome.result is Result.SUCCEEDED
+    assert outcome.reason == "Completed" or published
+    assert bucket.contents(place) == bucket.material.sha256
+    assert bucket.unfinished_uploads(place) == []
