@@ -1,9 +1,9 @@
 """Checks of the transformer, the VAE and the released pipeline around them against stored results."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 from unittest import mock
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from restoration_runner.models.seedvr2 import attention, dit, sampling, vae
 from restoration_runner.models.seedvr2.checkpoint import build_dit, build_vae
 from restoration_runner.models.seedvr2.fast.dit import FastDit
+from restoration_runner.models.seedvr2.fast.vae import FastVae
+from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from tests.builders.official import dit_config, vae_config
 from tests.model.comparing import (
     LOW_PRECISION_SLACK,
@@ -158,35 +160,67 @@ def watch_vae(model: vae.VideoVae) -> dict[str, Tensor]:
     return found
 
 
-def streamed(run: Callable[[Tensor, vae.StreamState], Tensor], x: Tensor, chunk: int) -> Tensor:
-    """`run` over chunks of 1 + chunk, chunk, chunk … frames of `x [C, T, H, W]`."""
-    state, cuts = vae.StreamState(), [0, *range(1 + chunk, x.shape[1], chunk), x.shape[1]]
+AnyVae = vae.VideoVae | FastVae
+
+
+def streamed(model: AnyVae, x: Tensor, chunk: int, *, encode: bool) -> Tensor:
+    """`model` over chunks of 1 + chunk, chunk, chunk … frames of `x [C, T, H, W]`."""
+    run: Any = model.encode if encode else model.decode
+    state, cuts = model.new_state(), [0, *range(1 + chunk, x.shape[1], chunk), x.shape[1]]
     return torch.cat([run(x[None, :, a:b], state)[0] for a, b in pairwise(cuts)], dim=1)
+
+
+FAST_KNOBS = {
+    "": VaeKnobs(),
+    ", frame by frame in strips": VaeKnobs(frames_at_once=1, strip_rows=10),
+}
 
 
 @torch.no_grad()
 def check_vae(case: Case, place: Place) -> Iterator[Measured]:
-    """Whole clips, in fp32 with every stored intermediate result, and streams."""
+    """Whole clips, of the plain path in fp32 with every stored intermediate result, and streams."""
     config = vae_config(case.entry["config"])
     model = build_vae(config, case.weights(), device=place.device, dtype=place.dtype)
     stored = {name: tensor.float() for name, tensor in case.tensors(place).items()}
-    video, latent = place.put(stored["in.video"]), place.put(stored["in.latent"])
-    found = watch_vae(model)
-    found["out.moments"] = model.encode(video[None])[0]
-    found["out.decoded"] = model.decode(latent[None])[0]
     # Streams are always checked; where their results are not stored, against those of the whole clip.
     expected = {
         "out.moments_sliced4": stored["out.moments"],
         "out.decoded_sliced1": stored["out.decoded"],
-        **{name: tensor for name, tensor in stored.items() if "_sliced" in name},
+        **stored,
     }
-    for name in expected:
-        run, x = (model.encode, video) if name.startswith("out.moments") else (model.decode, latent)
-        found[name] = streamed(run, x, int(name.partition("_sliced")[2]))
-    if not place.is_exact:
-        yield from compare_outputs(found, {**expected, **stored}, case.entry["bf16_rel_l2"])
+    if place.path == "fast":
+        outputs = {name: tensor for name, tensor in expected.items() if name.startswith("out.")}
+        for how, knobs in FAST_KNOBS.items():
+            found = run_vae(FastVae(model, knobs=knobs), outputs, place, stored)
+            for measured in compare_vae(case, place, found, outputs):
+                yield replace(measured, what=measured.what + how)
         return
-    yield from compare_stages(found, {**expected, **stored}, output="out.moments", tolerance=case.tolerance)
+    found = watch_vae(model)
+    found |= run_vae(model, expected, place, stored)
+    yield from compare_vae(case, place, found, expected)
+
+
+def run_vae(
+    model: AnyVae, expected: Mapping[str, Tensor], place: Place, inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Whole clips, and the streams that `expected` names."""
+    video, latent = place.put(inputs["in.video"]), place.put(inputs["in.latent"])
+    found = {"out.moments": model.encode(video[None])[0], "out.decoded": model.decode(latent[None])[0]}
+    for name in expected:
+        if "_sliced" in name:
+            encode = name.startswith("out.moments")
+            chunk = int(name.partition("_sliced")[2])
+            found[name] = streamed(model, video if encode else latent, chunk, encode=encode)
+    return found
+
+
+def compare_vae(
+    case: Case, place: Place, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> Iterator[Measured]:
+    if place.is_exact:
+        yield from compare_stages(found, expected, output="out.moments", tolerance=case.tolerance)
+    else:
+        yield from compare_outputs(found, expected, case.entry["bf16_rel_l2"])
 
 
 PIPELINE_YARDSTICK = {
@@ -206,11 +240,12 @@ def check_pipeline(case: Case, place: Place) -> Iterator[Measured]:
     dit_settings = dit_config(entry["dit_kind"], entry["dit_config"])
     vae_settings = vae_config(entry["vae_config"], scaling=entry["vae_scaling_factor"])
     transformer: Any = build_dit(dit_settings, case.weights("dit_weights"), device=place.device, dtype=place.dtype)
+    coder: Any = build_vae(vae_settings, case.weights("vae_weights"), device=place.device, dtype=place.dtype)
     if place.path == "fast":
-        transformer = FastDit(transformer)
+        transformer, coder = FastDit(transformer), FastVae(coder)
     stages = sampling.reference_restore(
         transformer,
-        build_vae(vae_settings, case.weights("vae_weights"), device=place.device, dtype=place.dtype),
+        coder,
         stored["in.frames_u8_tchw"],
         stored["in.txt"].float(),
         target=tuple(entry["res_hw"]),

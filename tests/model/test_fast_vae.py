@@ -1,6 +1,10 @@
 """The fast VAE equals the plain one: for every configuration, chunking and knob, in fp32 on the CPU."""
 
 import gc
+import json
+import os
+import subprocess
+import sys
 import weakref
 from itertools import pairwise
 
@@ -12,6 +16,10 @@ from restoration_runner.models.seedvr2.config import MODELS, RELEASED_VAE, VaeCo
 from restoration_runner.models.seedvr2.fast.vae import FastVae
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.vae import VideoVae
+from tests.model import fixtures
+from tests.model.comparing import Place
+from tests.model.test_fixtures import FOLDER
+from tests.model.vae_kernels import cases
 
 NANO = MODELS["seedvr2-nano"].vae
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -29,7 +37,7 @@ KNOBS = {
     "three": VaeKnobs(frames_at_once=3, upsample_frames=1),
     "strips": VaeKnobs(frames_at_once=1, strip_rows=3, attention_scores=7),
 }
-LATENTS_PER_CALL = (None, 1, 2)
+LATENTS_PER_CALL = {"whole": (None, 1, 2), "ring": (None, 1), "three": (None, 2), "strips": (None, 1)}
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +65,7 @@ def chunked(vae: FastVae | VideoVae, x: Tensor, *, step: int | None, encode: boo
     return torch.cat(parts, dim=2)
 
 
-@pytest.mark.parametrize("latents", [1, 4])
+@pytest.mark.parametrize("latents", [1, 3])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @torch.no_grad()
 def test_fast_equals_plain(config: VaeConfig, latents: int) -> None:
@@ -65,9 +73,9 @@ def test_fast_equals_plain(config: VaeConfig, latents: int) -> None:
     video = clip(1, config.image_channels, 1 + (latents - 1) * time, 2 * space, 3 * space)
     latent = clip(1, config.latent_channels, latents, 2, 3)
     moments, decoded = plain.encode(video), plain.decode(latent)
-    for knobs in KNOBS.values():
+    for name, knobs in KNOBS.items():
         fast = FastVae(plain, knobs=knobs)
-        for step in LATENTS_PER_CALL if latents > 1 else (None, 1):
+        for step in LATENTS_PER_CALL[name]:
             made = chunked(fast, video, step=None if step is None else step * time, encode=True)
             assert (made - moments).abs().max() < 1e-5, (knobs, step)
             made = chunked(fast, latent, step=step, encode=False)
@@ -124,3 +132,33 @@ def test_the_plain_vae_may_be_dropped() -> None:
     gc.collect()
     assert gone() is None
     assert fast.decode(clip(1, 16, 2, 2, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in fixtures.read_cases(FOLDER) if case.kind == "vae"], ids=lambda case: case.name
+)
+def test_stored_result(case: fixtures.Case) -> None:
+    """The released code's stored results, one pass, streamed, frame by frame and in strips."""
+    assert fixtures.run_case(case, Place(path="fast")).problem is None
+
+
+@pytest.fixture(scope="module")
+def kernel_errors() -> dict[str, float]:
+    """Every kernel in Triton's interpreter, in a process of its own."""
+    program = [sys.executable, "-m", "tests.model.vae_kernels"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    errors: dict[str, float] = json.loads(done.stdout)["errors"]
+    return errors
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in cases()])
+def test_kernel_equals_its_fallback(kernel_errors: dict[str, float], name: str) -> None:
+    """In units of the last place of the largest value; sums of many values are added in another order."""
+    assert kernel_errors[name] < 16
+
+
+def test_the_interpreter_ran_the_kernels(kernel_errors: dict[str, float]) -> None:
+    """Else the test above would compare the fallbacks with themselves."""
+    assert sum(error > 0 for error in kernel_errors.values()) > len(kernel_errors) / 2
