@@ -7,10 +7,12 @@ from typing import Any, Final, assert_never
 from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome, Result
 from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
 from restoration_api.resources.status import InputStatus, OutputStatus, Worker
+from restoration_operator.build import names
 from restoration_operator.build.names import Role
 from restoration_operator.decide import (
     attempts,
     between,
+    classify,
     deadline,
     execution,
     progress,
@@ -36,7 +38,8 @@ def conclude(seen: Observation, ended: execution.Ended, now: datetime) -> Decisi
         return _go_on(seen, ended, roles.REPORT_LOST, now)
     if role is Role.ASSEMBLE and ending.outcome is not None and ending.outcome.result is Result.INTERRUPTED:
         message = f"execution {ended.number} left no report, and {ending.outcome.message}"
-        return _close(seen, replace(ended, ending=replace(ending, message=message)), now)
+        ending = replace(ending, reason=_what_took_the_report(seen, ended.number), message=message)
+        return _close(seen, replace(ended, ending=ending), now)
     return _close(seen, ended, now)
 
 
@@ -52,6 +55,14 @@ def _go_on(seen: Observation, ended: execution.Ended, reason: str, now: datetime
     if seen.restoration.spec.suspend:
         facts = replace(facts, phase=Phase.SUSPENDED)
     return Decision(status=report(with_status(seen, status), facts, now))
+
+
+def _what_took_the_report(seen: Observation, number: int) -> FailureReason:
+    """What the pod that restored says of its end, where it is still there to say anything."""
+    meta = seen.restoration.metadata
+    worked = names.job_name(meta.name, meta.uid, execution=number, role=Role.RUN)
+    pod = execution.newest(pod for pod in seen.pods if pod.job_name == worked)
+    return (pod and classify.disruption(pod)) or FailureReason.POD_DELETED
 
 
 def _timed(seen: Observation, ended: execution.Ended, now: datetime) -> VideoRestorationStatus:

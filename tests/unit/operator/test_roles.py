@@ -273,6 +273,20 @@ class TestLostReport:
         _, decision = settle(seen, at(1000))
         assert created_jobs(decision) == [named(Role.RUN, 2)]
 
+    def test_it_was_not_over_and_the_pod_says_why(self) -> None:
+        """As after a restart of the container runtime, which does not know how the container ended."""
+        stayed = pod_of(Role.RUN, ended(255, "the end of a log", reason="Unknown", finished=at(119)))
+        seen, decision = settle(replace(self.lost(), pods=(stayed,)), at(120))
+        assert created_jobs(decision) == [named(Role.ASSEMBLE)]
+        seen, _ = settle(replace(seen, jobs=(*seen.jobs, job_of(Role.ASSEMBLE))), at(121))
+        over = (*seen.jobs[:-1], job_of(Role.ASSEMBLE, broken()))
+        pods = (stayed, pod_of(Role.ASSEMBLE, ended(143, outcomes.unfinished(), finished=at(130))))
+        seen, _ = settle(replace(seen, jobs=over, pods=pods), at(131))
+        [entry] = seen.restoration.status.attempt_history
+        assert entry.reason == "NodeShutdown"
+        assert entry.message is not None and "1 of 3 segments" in entry.message
+        assert seen.restoration.status.attempts.disruptions == 1
+
     def test_nobody_asks_twice(self) -> None:
         """The second report was lost as well: the next execution finds whatever there is."""
         seen = replace(self.settling(), jobs=(), pods=())
