@@ -15,6 +15,7 @@ from hack.cluster.binaries import ALL
 from hack.cluster.errors import ClusterError
 from hack.cluster.network import CNI_PLUGINS, write_cni_configuration
 from hack.cluster.oci import write_image
+from hack.cluster.paths import NODE_STATE, cache_folder
 from hack.cluster.processes import ProcessTable
 
 BUSYBOX = Path("/bin/busybox")  # Debian's busybox-static
@@ -66,6 +67,11 @@ class Containerd:
         self.state, self.content = state, content
         self.socket = state / "containerd.sock"
 
+    @classmethod
+    def of_the_node(cls) -> Containerd:
+        """The one of this machine's node, running or not."""
+        return cls(state=NODE_STATE / "containerd", content=cache_folder() / "containerd")
+
     def start(self, processes: ProcessTable, *, registry: str) -> None:
         """Start containerd and return when it answers. `registry` (host:port) is pulled from over plain http."""
         self.state.mkdir(parents=True, exist_ok=True)
@@ -94,7 +100,7 @@ class Containerd:
         path = f"{ALL['containerd-shim-runc-v2'].path.parent}:{os.environ['PATH']}"
         command: list[str | Path] = [ALL["containerd"].path, "--config", configuration]
         processes.start("containerd", command, environment={"PATH": path})
-        processes.wait_until("containerd", lambda: self._answers(), what="containerd")
+        processes.wait_until("containerd", self.answers, what="containerd")
 
     def ctr(self, *arguments: str | Path) -> str:
         """Run containerd's own client in the Kubernetes namespace; its standard output. Raises ClusterError."""
@@ -107,7 +113,8 @@ class Containerd:
         command = [ALL["ctr"].path, "--address", self.socket, "--namespace", NAMESPACE, *arguments]
         return subprocess.run(command, capture_output=True, text=True)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it takes requests."""
         return self.socket.exists() and self._ctr("version").returncode == 0
 
     def _forget_containers(self) -> bool:

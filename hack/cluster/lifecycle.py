@@ -26,7 +26,7 @@ from hack.cluster.images import remove_builder_mounts
 from hack.cluster.leftovers import mounts_below, remove_leftovers
 from hack.cluster.locks import file_lock
 from hack.cluster.network import GATEWAY, bridge_exists, create_bridge
-from hack.cluster.node import start_kube_proxy, start_kubelet, wait_until_ready
+from hack.cluster.node import NODE_MONITOR_GRACE_S, start_kube_proxy, start_kubelet, wait_until_ready
 from hack.cluster.packages import NODE_PACKAGES, install
 from hack.cluster.paths import CHECKOUT, DEV_FOLDER, NODE_STATE, cache_folder
 from hack.cluster.ports import PortLeases, port_is_free
@@ -49,7 +49,7 @@ class Node:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._processes = ProcessTable(NODE_STATE, bound_to_parent=False)
-        self._containerd = Containerd(state=NODE_STATE / "containerd", content=cache_folder() / "containerd")
+        self._containerd = Containerd.of_the_node()
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -137,7 +137,11 @@ class Node:
                 self._containerd.start(processes, registry=REGISTRY)
             with step("control plane"):
                 settings = ControlPlaneSettings(
-                    folder=NODE_STATE, address=GATEWAY, with_node=True, outlives_starter=True
+                    folder=NODE_STATE,
+                    address=GATEWAY,
+                    with_node=True,
+                    outlives_starter=True,
+                    controller_flags=(f"--node-monitor-grace-period={NODE_MONITOR_GRACE_S}s",),
                 )
                 cluster = ControlPlane(settings).start(self._console)
             with step("node"):

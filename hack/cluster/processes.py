@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hack.cluster.errors import ClusterError
@@ -31,6 +31,9 @@ class ProcessRecord:
     pid: int
     started: str
     log: str
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What it was given beside the environment of whoever started it."""
 
 
 class ProcessTable:
@@ -46,24 +49,49 @@ class ProcessTable:
     def start(self, name: str, command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> None:
         """Start `command` with its output in `logs/<name>.log`, in its own session so that Ctrl-C reaches only us."""
         self._records_folder.mkdir(parents=True, exist_ok=True)
+        order = 1 + max((int(path.name.split("-")[0]) for path in self._records_folder.glob("*.json")), default=0)
+        path = self._records_folder / f"{order:02d}-{name}.json"
+        self._launch(path, name, tuple(map(str, command)), environment or {})
+
+    def end(self, name: str, *, grace_s: float = 10) -> None:
+        """End one process and remember it, as if it had crashed; `start_again` brings it back."""
+        record = _read(self._path_of(name))
+        if not record.command:
+            raise ClusterError(f"{name} was started by an older version of this program and stays; start all anew.")
+        end_process(record, grace_s=grace_s)
+        self._collect(name, grace_s=grace_s)
+
+    def start_again(self, name: str) -> None:
+        """Start a process that has ended the way it was started before. Nothing happens if it runs."""
+        path = self._path_of(name)
+        record = _read(path)
+        if not is_alive(record):
+            self._launch(path, name, record.command, record.environment)
+
+    def _launch(self, path: Path, name: str, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._logs_folder.mkdir(parents=True, exist_ok=True)
         log = self._logs_folder / f"{name}.log"
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [*self._leash(), *map(str, command)],
+                [*self._leash(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **environment},
                 start_new_session=True,
             )
         self._children[name] = child
         started = start_of(child.pid)
         if started is None:
             raise ClusterError(f"{name} ended at once; its log is {log}.")
-        order = 1 + max((int(path.name.split("-")[0]) for path in self._records_folder.glob("*.json")), default=0)
-        record = ProcessRecord(name=name, pid=child.pid, started=started, log=str(log))
-        (self._records_folder / f"{order:02d}-{name}.json").write_text(json.dumps(asdict(record)))
+        record = ProcessRecord(name, child.pid, started, str(log), command, dict(environment))
+        path.write_text(json.dumps(asdict(record)))
+
+    def _path_of(self, name: str) -> Path:
+        found = sorted(self._records_folder.glob(f"[0-9][0-9]-{name}.json"))
+        if not found:
+            raise ClusterError(f"No process called {name} was started in {self._records_folder.parent}.")
+        return found[0]
 
     def _leash(self) -> Sequence[str]:
         """The command prefix that makes the kernel kill the child when its parent dies.
@@ -80,8 +108,7 @@ class ProcessTable:
 
     def records(self) -> list[ProcessRecord]:
         """Every process started and not yet stopped through this folder, in start order, dead or alive."""
-        paths = sorted(self._records_folder.glob("*.json"))
-        return [ProcessRecord(**json.loads(path.read_text())) for path in paths]
+        return [_read(path) for path in sorted(self._records_folder.glob("*.json"))]
 
     def wait_until(self, name: str, ready: Callable[[], bool], *, what: str, timeout_s: float = 180) -> None:
         """Poll `ready` until it holds (an OSError counts as "not yet").
@@ -108,12 +135,20 @@ class ProcessTable:
     def stop_one(self, name: str, *, grace_s: float = 10) -> None:
         """End one process (SIGTERM, after `grace_s` SIGKILL) and forget it. Nothing happens if it is not recorded."""
         for path in self._records_folder.glob(f"[0-9][0-9]-{name}.json"):
-            end_process(ProcessRecord(**json.loads(path.read_text())), grace_s=grace_s)
+            end_process(_read(path), grace_s=grace_s)
             path.unlink()
+        self._collect(name, grace_s=grace_s)
+
+    def _collect(self, name: str, *, grace_s: float) -> None:
         child = self._children.pop(name, None)
         if child is not None:
             with suppress(subprocess.TimeoutExpired):
-                child.wait(timeout=grace_s)  # ended above; this collects it, so that no zombie stays
+                child.wait(timeout=grace_s)  # it has ended; this collects it, so that no zombie stays
+
+
+def _read(path: Path) -> ProcessRecord:
+    facts = json.loads(path.read_text())
+    return ProcessRecord(**facts | {"command": tuple(facts.get("command", ()))})
 
 
 def start_of(pid: int) -> str | None:

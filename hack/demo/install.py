@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hack.cluster.console import Console
@@ -40,9 +42,15 @@ def build_images(stage: Stage, console: Console) -> Images:
     return Images(operator=operator, runner=runner)
 
 
-def install_chart(stage: Stage, images: Images, bucket: Bucket) -> None:
-    """`helm upgrade --install` and wait for the operator. Raises DemoError with helm's and the operator's words."""
+def install_chart(
+    stage: Stage, images: Images, bucket: Bucket, *, settings: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """`helm upgrade --install` and wait for the operator. Raises DemoError with helm's and the operator's words.
+
+    `settings` are more of the operator's environment variables.
+    """
     values = chart_values(images, bucket)
+    values["extraEnv"] += [{"name": name, "value": value} for name, value in settings.items()]
     command: list[str | Path] = [stage.helm, "upgrade", "--install", RELEASE, CHART]
     command += [f"--kubeconfig={stage.kubectl.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace"]
     command += ["--values=-", "--wait", "--timeout=3m"]

@@ -7,7 +7,7 @@ compiled and torch installed into an image: that happens before the first test, 
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,9 @@ class Installation:
     images: Images
     bucket: Bucket
 
+
+SETTINGS = {"VR_LOST_NODE_SECONDS": "3"}
+"""What production waits for minutes for, tests wait for seconds."""
 
 _INSTALLATION = pytest.StashKey[Installation | str]()
 _CLOSING = pytest.StashKey[ExitStack]()
@@ -76,7 +79,7 @@ def _install(closing: ExitStack) -> Installation:
     bucket = closing.enter_context(store_pod.bucket_of(stage, console))
     bucket.ensure()
     with console.step("installing the chart"):
-        install_chart(stage, images, bucket)
+        install_chart(stage, images, bucket, settings=SETTINGS)
     return Installation(stage, images, bucket)
 
 
@@ -91,10 +94,17 @@ def installation(request: pytest.FixtureRequest) -> Installation:
     pytest.skip(found)
 
 
-@pytest.fixture
-def lab(installation: Installation, tmp_path: Path) -> Iterator[Lab]:
+@contextmanager
+def opened_lab(installation: Installation, folder: Path) -> Iterator[Lab]:
     """A fresh namespace and a fresh folder in the bucket."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
     kubectl = prepare_namespace(installation.stage.kubectl.in_namespace(name), installation.bucket)
-    yield Lab(installation.stage, kubectl, installation.bucket, f"{name}/", tmp_path)
+    yield Lab(installation.stage, kubectl, installation.bucket, f"{name}/", folder)
     kubectl.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def lab(installation: Installation, tmp_path: Path) -> Iterator[Lab]:
+    """One of its own for each test."""
+    with opened_lab(installation, tmp_path) as found:
+        yield found

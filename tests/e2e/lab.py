@@ -3,20 +3,21 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hack.demo.bucket import Bucket
+from hack.demo.install import SECRET, STORAGE
 from hack.demo.kubectl import Kubectl, Manifest
 from hack.demo.stage import Stage
 from hack.demo.watch import status_of, why
 
 from restoration_api.resources.status import ConditionType, VideoRestorationStatus
-from tests.builders.resources import make_vr
+from tests.builders.resources import make_profile, make_vr
 
-FINISH_S = 240
+FINISH_S = 600
 """Ends a broken run; no statement about speed."""
 
 
@@ -43,6 +44,20 @@ class Lab:
         """`kubectl apply` of a restoration of `source` (URI) to `to` (name in this test's folder)."""
         wanted = {"input.uri": source, "output.uri": self.uri(to), **(changes or {})}
         self.kubectl.apply(make_vr(wanted, name=name, namespace=self.kubectl.namespace))
+
+    def profile(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Apply a RestorationProfile for the lab's store; returns what a restoration says to use it."""
+        store = self.bucket.endpoint
+        storage = {"name": STORAGE, "endpoint": store.from_pods, "region": store.region, "addressing": "Path"}
+        known = {
+            "storage": [storage | {"secretName": SECRET}],
+            "resources.requests": {"cpu": "100m", "memory": "1Gi"},
+            "scratch.sizeLimit": "2Gi",
+        }
+        spec = known | dict(changes)
+        body = make_profile(spec, kind="RestorationProfile", name=name, namespace=self.kubectl.namespace)
+        self.kubectl.apply(body)
+        return {"profileRef.kind": "RestorationProfile", "profileRef.name": name}
 
     def finish(self, name: str) -> VideoRestorationStatus:
         """Wait as users do, with `kubectl wait`; returns the final status."""

@@ -10,7 +10,7 @@ import pytest
 from restoration_api.outcome import StreamAction, Verdict
 from tests.builders import clips, ffprobe
 from tests.builders.clips import Clip, Sound
-from tests.e2e.lab import Lab, eventually
+from tests.e2e.lab import Lab
 
 SHORT_SEGMENTS = {"execution.segmentFrames": 20}
 CUT = Clip(frames=90, width=48, height=32, cuts=(40,), sounds=(Sound(seconds=3.6, language="eng"),))
@@ -70,32 +70,6 @@ def test_variable_frame_rate_keeps_every_timestamp(lab: Lab) -> None:
     lab.apply("variable", source=lab.upload(source), to="restored.mp4", changes=SHORT_SEGMENTS)
     lab.succeed("variable")
     assert_is_restored(source, lab.download("restored.mp4"), VARIABLE, tags="smpte170m")
-
-
-@pytest.mark.timeout(900)
-def test_a_killed_runner_is_resumed_by_the_next_execution(lab: Lab) -> None:
-    source = lab.upload(clips.write(lab.folder / "long.mp4", Clip(frames=121, width=48, height=32)))
-    changes = {**SHORT_SEGMENTS, "cleanup.segments": "Retain", "retryPolicy": {"backoffSeconds": 1}}
-
-    def finished_segments(folder: str = "") -> dict[str, str]:
-        return {key: etag for key, etag in lab.objects(".json").items() if "/seg/" in key and folder in key}
-
-    lab.apply("interrupted", source=source, to="interrupted.mp4", changes=changes)
-    eventually(lambda: len(finished_segments()) >= 2, what="Two finished segments")
-    lab.kill_runner("interrupted")
-    before = finished_segments()
-    status = lab.succeed("interrupted")
-    after = finished_segments()
-    assert [item.reason for item in status.attempt_history] == ["Unknown", "Completed"]
-    assert (status.attempts.executions, status.attempts.retries) == (2, 1)
-    # Work was left to do, none of what had been done was done again, and the result is that of a quiet run.
-    assert 2 <= len(before) < len(after)
-    assert before.items() <= after.items()
-    assert status.output is not None
-
-    lab.apply("undisturbed", source=source, to="quiet.mp4", changes=changes)
-    lab.succeed("undisturbed")
-    assert lab.download("interrupted.mp4").read_bytes() == lab.download("quiet.mp4").read_bytes()
 
 
 @pytest.mark.timeout(600)

@@ -1,28 +1,15 @@
 """Why is it waiting, in the words of a real kubelet; the causes that need none are in tests/cluster/operator."""
 
 import base64
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hack.demo.install import STORAGE
 from hack.demo.watch import status_of, why
 
 from restoration_api.resources.status import ConditionType
 from tests.builders import clips
 from tests.builders.clips import Clip
-from tests.builders.resources import make_profile
 from tests.e2e.lab import Lab, eventually
-
-
-def profile(lab: Lab, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A profile of the lab's namespace for the lab's store; the changes are what is wrong with it."""
-    store = lab.bucket.endpoint
-    storage = {"name": STORAGE, "endpoint": store.from_pods, "region": store.region, "addressing": "Path"}
-    known = {"storage": [storage | {"secretName": "late"}], "resources": {"requests": {"memory": "2Gi"}}}
-    body = make_profile(known | dict(changes), kind="RestorationProfile", name=name, namespace=lab.kubectl.namespace)
-    lab.kubectl.apply(body)
-    return {"profileRef.kind": "RestorationProfile", "profileRef.name": name}
 
 
 def secret(lab: Lab, name: str) -> dict[str, Any]:
@@ -58,8 +45,10 @@ def says(lab: Lab, name: str, reason: str, text: str) -> None:
 def test_an_image_and_a_secret_that_are_missing(lab: Lab) -> None:
     source = lab.upload(clips.write(lab.folder / "short.mp4", Clip(frames=9, width=48, height=32)))
     nowhere = f"{lab.stage.registry}/no-such-runner:1"
-    lab.apply("imageless", source=source, to="a.mp4", changes=profile(lab, "imageless", {"image": nowhere}))
-    lab.apply("secretless", source=source, to="b.mp4", changes=profile(lab, "secretless", {}))
+    lab.apply("imageless", source=source, to="a.mp4", changes=lab.profile("imageless", {"image": nowhere}))
+    lab.apply(
+        "secretless", source=source, to="b.mp4", changes=lab.profile("secretless", {"storage.0.secretName": "late"})
+    )
 
     says(lab, "secretless", "MountFailed", 'secret "late" not found')
     lab.kubectl.apply(secret(lab, "late"))

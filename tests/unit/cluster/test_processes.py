@@ -61,6 +61,32 @@ def test_a_process_that_took_over_the_id_is_left_alone(tmp_path: Path) -> None:
     table.stop()
 
 
+def test_one_that_was_ended_is_remembered_and_started_again_as_it_was(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    script = f"import os, time; open({str(said)!r}, 'a').write(os.environ['WORD'] + ' '); time.sleep(600)"
+    first = ProcessTable(tmp_path, bound_to_parent=False)
+    first.start("one", SLEEP)
+    first.start("speaker", [sys.executable, "-c", script], environment={"WORD": "hello"})
+    first.wait_until("speaker", lambda: said.read_text() == "hello ", what="The first word")
+    later = ProcessTable(tmp_path, bound_to_parent=False)
+    later.end("speaker", grace_s=1)
+    one, ended = later.records()
+    assert (is_alive(one), is_alive(ended)) == (True, False)
+    later.start_again("speaker")
+    later.wait_until("speaker", lambda: said.read_text() == "hello hello ", what="The second word")
+    _, again = later.records()
+    later.start_again("speaker")
+    assert later.records() == [one, again]  # it runs: nothing to do
+    later.stop()
+    assert not any(map(is_alive, (one, ended, again)))
+    first.stop()
+
+
+def test_a_process_that_was_never_started_cannot_be_ended(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="No process called speaker"):
+        ProcessTable(tmp_path, bound_to_parent=False).end("speaker")
+
+
 def test_stopping_one_leaves_the_others(tmp_path: Path) -> None:
     table = ProcessTable(tmp_path, bound_to_parent=True)
     for name in ("proxy", "kube-proxy"):  # the one name ends with the other
