@@ -55,7 +55,8 @@ class JobContext:
     """What differs from execution to execution, and where to work.
 
     owner: on whose behalf `cache: Bypass` recomputes: the resource's uid, or something new for each command.
-    device: `auto`, `cpu` or `cuda`. path: which implementation of the networks, None for the machine's choice. only: segments to compute, if not all. scratch: folder for large local files.
+    device: `auto`, `cpu` or `cuda`. path: which implementation of the networks, None for the machine's choice.
+    only: segments to compute, if not all. scratch: folder for large local files.
     """
 
     request: Request

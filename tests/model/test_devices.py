@@ -18,6 +18,7 @@ from restoration_api.request import ColorCorrection
 from restoration_runner.models.restorer import ConditionNoise
 from restoration_runner.models.seedvr2 import checkpoint
 from restoration_runner.models.seedvr2.folder import read_folder
+from restoration_runner.models.seedvr2.networks import NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment, resize
@@ -41,9 +42,10 @@ COLOR = ColorFacts(
 
 @pytest.fixture
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def read_for_real(path: Path) -> dict[str, Tensor]:
+    def read_for_real(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         with unset_fake_temporarily():
-            return load_file(path)
+            tensors = load_file(path)
+        return {name: tensor.to(device) for name, tensor in tensors.items()} if device != "cpu" else tensors
 
     for module in (checkpoint, comparing):
         monkeypatch.setattr(module, "load_file", read_for_real)
@@ -60,7 +62,8 @@ def test_pretended_tensors_refuse_to_mix(pretended_gpu: None) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_restoration_stays_on_its_device(tmp_path: Path, pretended_gpu: None, dtype: torch.dtype) -> None:
     model = read_folder(write_model_for_real(tmp_path), device=CUDA, dtype=dtype)
-    restorer = SeedVr2Restorer(model, device=CUDA, dtype=dtype)
+    # The fast path's kernels need a GPU to be launched on.
+    restorer = SeedVr2Restorer(model, device=CUDA, dtype=dtype, path=NetworkPath.PLAIN)
     (work,) = scene_segments(start=0, frames=9, window=3, overlap=1, per_segment=9, encoder_warmup=1, decoder_warmup=1)
     frames = iter([torch.zeros(3, 32, 32, device=CUDA)] * 9)
     noise = ConditionNoise(strength=0.2, window_latents=3)

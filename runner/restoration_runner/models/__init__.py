@@ -36,16 +36,19 @@ def load_restorer(
 
     Raises:
         RestorationError: `ModelInvalid` names the file and what is wrong in it; `InvalidParameters` a precision or
-            path that is not built; `GPUFault` a GPU that is not there; `InsufficientGPUMemory` one that is too small.
+            path that is not built; `GPUFault` a GPU that is not there or computes wrongly; `InsufficientGPUMemory` one
+            that is too small.
     """
     # Here, because this package is also imported by programs that only want the protocol.
     from restoration_runner.models.device import WEIGHTS_DO_NOT_FIT, compute_dtype, device_faults, prepare_device
     from restoration_runner.models.seedvr2.folder import read_folder
     from restoration_runner.models.seedvr2.networks import parse_path
     from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
+    from restoration_runner.models.self_test import check_device
 
     dtype, wished = compute_dtype(precision), parse_path(path)
     target = prepare_device(device, threads=threads)
     with device_faults(WEIGHTS_DO_NOT_FIT):
+        check_device(target, dtype)
         model = read_folder(folder, device=target, dtype=dtype)
         return SeedVr2Restorer(model, device=target, dtype=dtype, path=wished)

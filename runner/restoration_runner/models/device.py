@@ -35,6 +35,8 @@ def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
 
     Raises RestorationError(GPUFault) if a GPU is asked for and none is usable.
     """
+    # Read when CUDA's allocator starts: what it reserves is otherwise up to half as much again as what is used.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():

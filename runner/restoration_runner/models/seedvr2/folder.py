@@ -47,8 +47,8 @@ def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Lo
     Raises RestorationError(ModelInvalid) naming the file and what is wrong with it.
     """
     description = read_description(folder)
-    dit = build_dit(description.dit, read_tensors(folder / DIT), device=device, dtype=dtype, source=DIT)
-    vae = build_vae(description.vae, read_tensors(folder / VAE), device=device, dtype=dtype, source=VAE)
+    dit = build_dit(description.dit, read_tensors(folder / DIT, device=device), device=device, dtype=dtype, source=DIT)
+    vae = build_vae(description.vae, read_tensors(folder / VAE, device=device), device=device, dtype=dtype, source=VAE)
     text = read_text(folder, description.dit.text_width)
     return LoadedModel(description, dit, vae, text.to(device=device, dtype=activation_dtype(dtype)))
 
