@@ -56,11 +56,17 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m hack.crds --check
+	$(PYTHON) -m hack.chart --check
 
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
 	@mkdir -p $(REPORTS)
 	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue -n 2 --dist loadgroup --junitxml=$(REPORTS)/test.xml
+
+.PHONY: chart-test
+chart-test: test-tools ## The Helm chart, deploy/, alerts and dashboard: real helm, kubectl, API server, promtool and Prometheus
+	@mkdir -p $(REPORTS)
+	$(PYTEST) tests/chart -n 2 --dist loadgroup --junitxml=$(REPORTS)/chart.xml
 
 .PHONY: e2e
 e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse, and the demo (root)
@@ -88,6 +94,10 @@ kueue: setup ## The operator with a real Kueue: KUBECONFIG must name a cluster t
 .PHONY: crds
 crds: setup ## Write crds/*.yaml and the chart's copy from the Python models
 	$(PYTHON) -m hack.crds
+
+.PHONY: chart
+chart: setup ## Write the chart's README, its dashboard and deploy/install.yaml from the chart and hack/chart
+	$(PYTHON) -m hack.chart
 
 # ---- the development cluster
 

@@ -1,4 +1,4 @@
-"""The generated page of the operator's own interface: its settings, metrics and Events.
+"""The generated page of the operator's own interface: its settings, metrics and Events; and runner pods' metrics.
 
 Settings, metrics and reasons are documented where they are defined; this page copies their words, so it cannot be out
 of date. `crds.py` writes and checks it.
@@ -7,12 +7,15 @@ of date. `crds.py` writes and checks it.
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
+from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic.fields import FieldInfo
 
 from restoration_operator import metrics
 from restoration_operator.decide.announcements import REASONS
 from restoration_operator.settings import Settings, environment_variable, flag
+from restoration_runner.progress import ProgressTracker
+from restoration_runner.report import ProgressCollector
 
 _HEAD = """# Operator reference
 
@@ -36,6 +39,12 @@ At `/metrics`, besides those of Python and the process. No label holds the name 
 | Name | Type | Labels | Meaning |
 | --- | --- | --- | --- |"""
 
+_RUNNER_METRICS = """## Metrics of runner pods
+
+At `/metrics` on port 8080 while a pod works; they end with it.
+
+| Name | Type | Labels | Meaning |
+| --- | --- | --- | --- |"""
 
 _EVENTS = """## Events
 
@@ -48,7 +57,14 @@ happens again counts up. Programs should read conditions: an Event may be lost, 
 
 def operator_reference() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, _SETTINGS, *_settings(), "", _METRICS, *_metrics(), "", _EVENTS, *_events(), ""])
+    sections = (
+        (_HEAD, ()),
+        (_SETTINGS, _settings()),
+        (_METRICS, _metrics()),
+        (_RUNNER_METRICS, _runner()),
+        (_EVENTS, _events()),
+    )
+    return "\n".join("\n".join([head, *rows, ""]) if rows else head for head, rows in sections)
 
 
 def _settings() -> Iterator[str]:
@@ -95,6 +111,13 @@ def _metrics() -> Iterator[str]:
         yield f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
 
 
+def _runner() -> Iterator[str]:
+    for family in sorted(runner_metrics(), key=lambda item: item.name):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in sorted({key for item in family.samples for key in item.labels}))
+        yield f"| `{name}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+
+
 def _events() -> Iterator[str]:
     for reason, kind in REASONS.items():
         yield f"| `{reason}` | {kind.type} | {_cell(kind.meaning)} |"
@@ -103,6 +126,13 @@ def _events() -> Iterator[str]:
 def documented_metrics() -> list[MetricWrapperBase]:
     """Every metric that `restoration_operator.metrics` defines."""
     return [item for item in vars(metrics).values() if isinstance(item, MetricWrapperBase)]
+
+
+def runner_metrics() -> list[Metric]:
+    """Every metric that a runner pod exports."""
+    tracker = ProgressTracker()
+    tracker.planned(frames=1, segments=1, video_seconds=1)
+    return list(ProgressCollector(tracker).collect())
 
 
 def _cell(text: str) -> str:

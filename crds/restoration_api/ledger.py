@@ -105,6 +105,12 @@ class Timestamps(Contract):
     def frames(self) -> int:
         return 1 + sum(count for _, count in self.deltas)
 
+    @property
+    def seconds(self) -> Fraction:
+        """From the first frame's beginning to the last one's end."""
+        ticks = sum(delta * count for delta, count in self.deltas) + self.last_duration
+        return ticks * Fraction(self.time_base)
+
     def __len__(self) -> int:
         return self.frames
 

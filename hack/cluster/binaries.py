@@ -30,6 +30,8 @@ class Binary:
     """Seconds the first build takes on two cores, in the order of the table below; only for telling the user."""
     stamp: tuple[str, ...] = ()
     """`-X` linker settings; {version}, {major} and {minor} are filled in. Without them Kubernetes reports v0.0.0."""
+    tags: tuple[str, ...] = ()
+    """Build tags."""
 
     @property
     def version(self) -> str:
@@ -47,7 +49,7 @@ class Binary:
     def path(self) -> Path:
         """Where the built program lies. The folder's name holds everything that decides what it does."""
         digest = hashlib.sha256()
-        for text in (self.package, self.linker_flags):
+        for text in (self.package, self.linker_flags, *self.tags):
             digest.update(text.encode() + b"\0")
         for file in ("go.mod", "go.sum"):
             digest.update((MODULES / self.module / file).read_bytes())
@@ -115,3 +117,15 @@ KWOK = Binary(
     ("sigs.k8s.io/kwok/pkg/consts.Version={version}",),
 )
 """Plays kubelets, for the benchmark of the operator with every controller on."""
+
+
+def _prometheus(name: str, cold_build_s: int) -> Binary:
+    source = "github.com/prometheus/prometheus"
+    stamp = ("github.com/prometheus/common/version.Version={version}",)
+    # Service discovery is a third of its dependencies, most of it clouds', and nothing here is discovered.
+    return Binary(name, "prometheus", source, f"{source}/cmd/{name}", cold_build_s, stamp, ("remove_all_sd",))
+
+
+PROMTOOL = _prometheus("promtool", 240)
+PROMETHEUS = _prometheus("prometheus", 60)
+"""For tests only: alerts are judged by promtool, the dashboard's queries answered by a server (without its pages)."""

@@ -54,6 +54,7 @@ def _build(go: Path, binary: Binary) -> None:
     flags: list[str | Path] = [
         "-mod=readonly",
         "-trimpath",
+        f"-tags={','.join(binary.tags)}",
         "-ldflags",
         binary.linker_flags,
         "-o",

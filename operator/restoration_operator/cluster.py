@@ -331,7 +331,8 @@ class Cluster:
                 "PATCH",
                 path,
                 body,
-                verb="apply_status",
+                # The alert on a silent watch compares writes of restorations with what their watch delivers.
+                verb="apply_status" if kind == "VideoRestoration" else "apply_profile_status",
                 query={"fieldManager": MANAGER, "force": "true"},
                 content_type="application/apply-patch+yaml",
             )

@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -42,6 +41,7 @@ from restoration_operator.resync import Resync, StaleWatchError
 from restoration_operator.scope import Scope
 from restoration_operator.settings import Settings, environment_variable, flag
 from restoration_operator.store import Store
+from restoration_operator.survey import survey
 from restoration_operator.watch import handlers
 from restoration_operator.worker import Worker
 from restoration_operator.workqueue import WorkQueue
@@ -131,6 +131,7 @@ class Operator:
         self._cluster = cluster
         self._leadership = leadership
         self._told_to_stop = asyncio.Event()
+        self._now = clocks.now
         self._queue = WorkQueue(
             clock=clocks.seconds,
             is_open=False,
@@ -178,6 +179,7 @@ class Operator:
             await self._resync.prime()
             self._health.ready = True
             log.info("synced", restorations=len(self._store.uids()))
+            metrics.watching("videorestorations")
             lead = group.create_task(self._lead(), name="lead")
             stop = asyncio.Event()
             helpers += [
@@ -248,10 +250,7 @@ class Operator:
         working = self._queue.working_seconds
         metrics.QUEUE_UNFINISHED.labels(metrics.NAME).set(sum(working))
         metrics.QUEUE_LONGEST.labels(metrics.NAME).set(max(working, default=0.0))
-        phases = Counter(self._store.phases())
-        metrics.RESTORATIONS.clear()
-        for phase, count in phases.items():
-            metrics.RESTORATIONS.labels(phase).set(count)
+        metrics.surveyed(survey(self._store.phases(), self._store.unfinished(), self._now()))
 
 
 def _explain(problem: object) -> str:

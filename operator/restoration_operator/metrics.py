@@ -10,7 +10,11 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from restoration_api.outcome import FailureReason
 from restoration_api.resources import ConditionType, VideoRestoration, VideoRestorationStatus
+from restoration_operator.decide.deadline import START_DEADLINE_EXCEEDED
+from restoration_operator.decide.retry import RETRIES_EXHAUSTED
+from restoration_operator.survey import Survey
 
 NAME: Final = "videorestoration"
 """Name of controller and queue in the labels of controller-runtime's metrics."""
@@ -20,6 +24,12 @@ UNHURRIED: Final = (0.5, 1, 2, 5, 10, 30, 60, 300, 1800)
 """Seconds, for what is measured against times of Kubernetes, which are whole seconds."""
 LIFETIMES: Final = (1, 5, 15, 60, 300, 900, 3600, 10800, 43200, 86400)
 """Seconds, from a cache hit to a film on a CPU."""
+PACES: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 180, 600)
+"""Seconds of work for a second of video: 1 is real time, the end a large network on a CPU."""
+ENDS: Final = ("Completed", "CacheHit", *FailureReason, RETRIES_EXHAUSTED, START_DEADLINE_EXCEEDED)
+"""Reasons of ends. All are exported from the start: the first failure of a kind is an increase only after a zero."""
+STAGES: Final = ("queued", "startup", "fetch", "model_load", "decode", "inference", "encode", "assemble", "upload")
+"""Those of `status.timings`."""
 
 RECONCILES = Counter(
     "controller_runtime_reconcile_total",
@@ -75,6 +85,20 @@ LEADER = Gauge("leader_election_master_status", "1 on the replica that works, by
 LOOP_LAG = Gauge("vr_operator_loop_lag_seconds", "How late the event loop is; above 5 /healthz says so.")
 
 RESTORATIONS = Gauge("vr_operator_restorations", "Restorations by phase; New has not been looked at.", ["phase"])
+WAITING = Gauge(
+    "vr_operator_restorations_waiting",
+    "Restorations that wait to run, by the reason that their conditions give; suspended ones do not count.",
+    ["reason"],
+)
+OLDEST_WAIT = Gauge(
+    "vr_operator_oldest_wait_seconds", "Time that the restoration has waited which has waited longest to run."
+)
+STALLED = Gauge(
+    "vr_operator_restorations_stalled",
+    "Restorations that wait for what does not pass by itself (condition Stalled), by reason.",
+    ["reason"],
+)
+STALE = Gauge("vr_operator_restorations_stale", "Restorations whose runner answers but has said the same for too long.")
 FINISHED = Counter("vr_operator_restorations_finished_total", "Restorations that ended, by reason.", ["reason"])
 RUN_SECONDS = Histogram(
     "vr_operator_restoration_seconds",
@@ -97,6 +121,20 @@ FINISH_SECONDS = Histogram(
 )
 GPU_SECONDS = Counter("vr_operator_gpu_seconds_total", "Time in which GPUs were busy, as runners reported it.")
 FRAMES = Counter("vr_operator_restored_frames_total", "Frames of finished restorations; cache hits do not count.")
+VIDEO_SECONDS = Counter(
+    "vr_operator_restored_video_seconds_total",
+    "Length of the videos of finished restorations; cache hits do not count. GPU seconds divided by it are the cost.",
+)
+PACE = Histogram(
+    "vr_operator_seconds_per_video_second",
+    "Time from the first pod's start to the end, for each second of video; cache hits do not count.",
+    buckets=PACES,
+)
+STAGE_SECONDS = Counter(
+    "vr_operator_stage_seconds_total",
+    "Time that finished restorations spent in each stage; decode, inference and encode overlap.",
+    ["stage"],
+)
 
 POLLS = Counter(
     "vr_operator_progress_polls_total",
@@ -116,11 +154,32 @@ EVENT_READS = Counter(
 )
 
 
+for _reason in ENDS:
+    FINISHED.labels(str(_reason))
+for _stage in STAGES:
+    STAGE_SECONDS.labels(_stage)
+
+
 def watched(resource: str) -> None:
     """A watch has delivered something."""
     WATCH_EVENTS.labels(resource).inc()
+    watching(resource)
+
+
+def watching(resource: str) -> None:
+    """A watch is expected to deliver from now on: one that never does is as silent as one that has ceased to."""
     last = time.monotonic()
     WATCH_AGE.labels(resource).set_function(lambda: time.monotonic() - last)
+
+
+def surveyed(found: Survey) -> None:
+    """Everybody was looked at, because somebody asks for the metrics."""
+    for gauge, counts in ((RESTORATIONS, found.phases), (WAITING, found.waiting), (STALLED, found.stalled)):
+        gauge.clear()
+        for label, count in counts.items():
+            gauge.labels(label).set(count)
+    OLDEST_WAIT.set(found.oldest_wait_seconds)
+    STALE.set(found.stale)
 
 
 def job_created(restoration: VideoRestoration) -> None:
@@ -156,8 +215,22 @@ def _finished(status: VideoRestorationStatus, job_ended: datetime | None) -> Non
         job_ended = last.end_time  # the runner's own report came first
     if job_ended is not None:
         FINISH_SECONDS.observe(_seconds_since(job_ended))
-    if succeeded and not status.cache_hit and status.output and status.output.frames:
+    if status.timings is not None:
+        for stage in STAGES:
+            STAGE_SECONDS.labels(stage).inc((getattr(status.timings, f"{stage}_milliseconds") or 0) / 1000)
+    if succeeded and not status.cache_hit:
+        _restored(status)
+
+
+def _restored(status: VideoRestorationStatus) -> None:
+    if status.output and status.output.frames:
         FRAMES.inc(status.output.frames)
+    video_milliseconds = (status.input.duration_milliseconds if status.input else None) or 0
+    if video_milliseconds > 0:
+        VIDEO_SECONDS.inc(video_milliseconds / 1000)
+        if status.start_time is not None and status.completion_time is not None:
+            took = (status.completion_time - status.start_time).total_seconds()
+            PACE.observe(max(0.0, took) * 1000 / video_milliseconds)
 
 
 def _gpu_milliseconds(status: VideoRestorationStatus) -> int:

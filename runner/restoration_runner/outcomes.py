@@ -1,7 +1,5 @@
 """What the runner says at its end, put together from plan, manifest and object: pure functions."""
 
-from fractions import Fraction
-
 from restoration_api.ledger import Manifest, Plan
 from restoration_api.outcome import (
     InputOutcome,
@@ -18,7 +16,6 @@ MESSAGE_CHARACTERS = 1024
 
 def input_outcome(plan: Plan) -> InputOutcome:
     """Facts of the input that status shows."""
-    ticks = sum(delta * count for delta, count in plan.timestamps.deltas) + plan.timestamps.last_duration
     return InputOutcome(
         etag=plan.input.etag,
         version_id=plan.input.version_id,
@@ -27,7 +24,7 @@ def input_outcome(plan: Plan) -> InputOutcome:
         height=plan.video.height,
         frames=plan.frames,
         frame_rate=plan.video.frame_rate,
-        duration_milliseconds=round(ticks * Fraction(plan.timestamps.time_base) * 1000),
+        duration_milliseconds=round(plan.timestamps.seconds * 1000),
         codec=plan.video.codec,
     )
 

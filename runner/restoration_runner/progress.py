@@ -26,6 +26,9 @@ class ProgressTracker:
         self._clock = clock
         self._lock = threading.Lock()
         self._stage = Stage.FETCHING
+        self._entered = clock()
+        self._stage_seconds = dict.fromkeys(Stage, 0.0)
+        self._video_seconds: float | None = None
         self._total: int | None = None
         self._segments_total: int | None = None
         self._reused = 0
@@ -37,15 +40,17 @@ class ProgressTracker:
 
     def enter(self, stage: Stage) -> None:
         with self._lock:
-            self._stage = stage
+            now = self._clock()
+            self._stage_seconds[self._stage] += now - self._entered
+            self._stage, self._entered = stage, now
             if stage is Stage.RESTORING and self._restoring_since is None:
                 self._restoring_since = self._clock()
             self._touch()
 
-    def planned(self, *, frames: int, segments: int) -> None:
-        """The plan says how much there is."""
+    def planned(self, *, frames: int, segments: int, video_seconds: float | None = None) -> None:
+        """The plan says how much there is; `video_seconds` is what it takes to show it."""
         with self._lock:
-            self._total, self._segments_total = frames, segments
+            self._total, self._segments_total, self._video_seconds = frames, segments, video_seconds
             self._touch()
 
     def found_finished(self, segment: int, *, frames: int) -> None:
@@ -73,6 +78,17 @@ class ProgressTracker:
     @property
     def restored_frames(self) -> int:
         return self._restored
+
+    @property
+    def video_seconds(self) -> float | None:
+        """Length of the video; None while unknown."""
+        return self._video_seconds
+
+    def stage_seconds(self) -> dict[Stage, float]:
+        """Time in each stage so far, by the work's outermost order: reading and encoding overlap within a stage."""
+        with self._lock:
+            running = self._clock() - self._entered
+            return {stage: spent + running * (stage is self._stage) for stage, spent in self._stage_seconds.items()}
 
     def snapshot(self) -> Progress:
         with self._lock:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from restoration_api.outcome import Outcome, Stage
+from restoration_api.outcome import Outcome
 from restoration_runner.progress import ProgressTracker
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ class ProgressServer:
 
     def __init__(self, tracker: ProgressTracker, *, port: int) -> None:
         registry = CollectorRegistry()
-        registry.register(_ProgressCollector(tracker))
+        registry.register(ProgressCollector(tracker))
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -116,8 +116,8 @@ def serving(tracker: ProgressTracker, *, port: int | None) -> Iterator[int | Non
         server.close()
 
 
-class _ProgressCollector(Collector):
-    """Numbers of the tracker, read when Prometheus asks."""
+class ProgressCollector(Collector):
+    """Numbers of the tracker, read when Prometheus asks. `docs/operator-reference.md` is generated from them."""
 
     def __init__(self, tracker: ProgressTracker) -> None:
         self._tracker = tracker
@@ -125,18 +125,35 @@ class _ProgressCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         now = self._tracker.snapshot()
         yield _gauge("frames_done", "Frames finished, those of earlier executions included.", now.frames_done)
-        yield _gauge("frames_total", "Frames of the whole video; 0 while unknown.", now.frames_total or 0)
+        yield _gauge("video_frames", "Frames of the whole video; absent while unknown.", now.frames_total)
         yield _gauge("segments_done", "Segments finished.", now.segments_done)
-        yield _gauge("segments_total", "Segments of the plan; 0 while unknown.", now.segments_total or 0)
+        # What is unknown is not zero: what is divided by it shall not exist either.
+        yield _gauge("video_segments", "Segments of the plan; absent while unknown.", now.segments_total)
         rate = (now.milli_frames_per_second or 0) / 1000
-        yield _gauge("frames_per_second", "Restoration rate of this execution.", rate)
+        yield _gauge("frames_per_second", "Mean restoration rate of this execution; 0 while it does not restore.", rate)
+        yield CounterMetricFamily(
+            "vr_runner_restored_frames",
+            "Frames that this execution has restored; its rate is the restoration rate of now.",
+            value=self._tracker.restored_frames,
+        )
+        length = self._tracker.video_seconds
+        yield _gauge("video_seconds", "Length of the whole video; absent while unknown.", length)
+        yield _gauge(
+            "last_progress_timestamp_seconds",
+            "When anything last moved: a frame, a segment, a stage.",
+            now.updated_at.timestamp(),
+        )
         stage = GaugeMetricFamily("vr_runner_stage", "1 for the stage the work is in.", labels=["stage"])
-        for name in Stage:
+        spent = CounterMetricFamily("vr_runner_stage_seconds", "Time in each stage so far.", labels=["stage"])
+        for name, seconds in self._tracker.stage_seconds().items():
             stage.add_metric([name.value], 1.0 if name is now.stage else 0.0)
+            spent.add_metric([name.value], seconds)
         yield stage
+        yield spent
 
 
-def _gauge(name: str, documentation: str, value: float) -> Metric:
+def _gauge(name: str, documentation: str, value: float | None) -> Metric:
+    """A gauge; without a value, one that is described and not exported."""
     return GaugeMetricFamily(f"vr_runner_{name}", documentation, value=value)
 
 

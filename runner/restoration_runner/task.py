@@ -214,7 +214,9 @@ class Task:
         return plan
 
     def _announce(self, plan: Plan) -> None:
-        self.progress.planned(frames=plan.frames, segments=len(plan.segments))
+        self.progress.planned(
+            frames=plan.frames, segments=len(plan.segments), video_seconds=float(plan.timestamps.seconds)
+        )
         log.info("planned", frames=plan.frames, segments=len(plan.segments), width=plan.width, height=plan.height)
 
     def count_reused(self, segment: Segment) -> None:

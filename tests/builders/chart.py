@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from hack.cluster.console import SILENT
+from hack.cluster.controlplane import ControlPlane
 from hack.cluster.toolchain import ensure_helm
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "video-restoration-operator"
@@ -33,6 +34,13 @@ def helm(*arguments: str | Path, kubeconfig: Path | None = None) -> subprocess.C
     return subprocess.run([helm_program(), *arguments, *access], capture_output=True, text=True, timeout=120)
 
 
+def run_helm(cluster: ControlPlane, *arguments: str | Path) -> str:
+    """Run helm against a cluster; it must succeed. Returns what it prints."""
+    result = helm(*arguments, kubeconfig=cluster.kubeconfig)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """`--set-json` flags for values written by path: `{"rbac.create": False}`."""
     return [f"--set-json={path}={json.dumps(value)}" for path, value in values.items()]
@@ -45,9 +53,16 @@ def rendered(values: Mapping[str, Any] | None = None) -> dict[tuple[str, str], B
 
 def objects(values: Mapping[str, Any] | None = None, *, release: str = RELEASE) -> list[Body]:
     """The same as a list: with several namespaces there are several of one name."""
-    result = helm("template", release, CHART, f"--namespace={NAMESPACE}", *as_flags(values or {}))
+    text = _template(release, tuple(as_flags(values or {})))
+    return [body for body in yaml.load_all(text, Loader=yaml.CSafeLoader) if body]
+
+
+@cache
+def _template(release: str, flags: tuple[str, ...]) -> str:
+    """The chart does not change while tests run."""
+    result = helm("template", release, CHART, f"--namespace={NAMESPACE}", *flags)
     assert result.returncode == 0, result.stderr
-    return [body for body in yaml.safe_load_all(result.stdout) if body]
+    return result.stdout
 
 
 def cluster_role_rules() -> list[Body]:

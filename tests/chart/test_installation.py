@@ -2,39 +2,36 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hack.cluster.controlplane import ControlPlane
-from tests.builders.chart import CHART, FULL_NAME, Body, as_flags, cluster_role_rules, helm, rendered
+from tests.builders.chart import (
+    CHART,
+    FULL_NAME,
+    NAMESPACE,
+    Body,
+    as_flags,
+    cluster_role_rules,
+    helm,
+    objects,
+    rendered,
+    run_helm,
+)
 from tests.builders.resources import make_profile, make_vr
 
-# One process for the file: its releases are cluster-scoped.
+# One process for all files of the group: their releases are cluster-scoped.
 pytestmark = pytest.mark.xdist_group("chart")
 STORAGE = {"defaultProfile.storage": [{"name": "media", "endpoint": "http://s3.media.svc:8333", "secretName": "s3"}]}
 
 
-def run_helm(cluster: ControlPlane, *arguments: str | Path) -> str:
-    result = helm(*arguments, kubeconfig=cluster.kubeconfig)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def control_plane(cluster_binaries: None) -> Iterator[ControlPlane]:
-    """One of this file's own: helm refuses to install over CRDs that other tests have applied."""
-    with ControlPlane() as running:
-        yield running
-
-
 @pytest.fixture
-def release(control_plane: ControlPlane, namespace: str) -> Iterator[str]:
+def release(control_plane: ControlPlane, namespace: str, no_crds: None) -> Iterator[str]:
     """The chart, installed as release `vr` in a namespace of its own."""
     run_helm(control_plane, "install", "vr", CHART, f"--namespace={namespace}", *as_flags(STORAGE))
     yield namespace
     helm("uninstall", "vr", f"--namespace={namespace}", kubeconfig=control_plane.kubeconfig)
-    control_plane.kubectl("delete", "--ignore-not-found", "--filename", CHART / "files" / "crds")
 
 
 def apply(cluster: ControlPlane, body: Body, *flags: str) -> str:
@@ -77,6 +74,90 @@ def test_an_upgrade_changes_only_what_its_values_change(control_plane: ControlPl
     assert generation() == before
     run_helm(control_plane, *upgrade, "--set=log.level=DEBUG")
     assert generation() == before + 1
+
+
+PEERS = [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "dns"}}}]
+RULE = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}], "ports": [{"port": 9000}]}
+VALUE_SETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "storage": STORAGE,
+    "replicas": {"replicas": 3, "priorityClassName": "system-cluster-critical"},
+    "replicas spread": {
+        "replicas": 2,
+        "podDisruptionBudget.enabled": False,
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+        ],
+    },
+    "namespaces": {"scope.namespaces": ["default", "kube-public"], "scope.clusterProfiles": False},
+    "namespaces by label": {"scope.namespaceSelector": "restoration=enabled", "kueue.readWorkloads": True},
+    "network policies": {
+        "networkPolicy.enabled": True,
+        "networkPolicy.operator.apiServer.cidrs": ["192.0.2.1/32", "2001:db8::1/128"],
+        "networkPolicy.runner": {"namespaces": ["default", "kube-public"], "dns": PEERS, "storage": [RULE]},
+    },
+    "monitoring": {
+        "monitoring.serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "monitoring.podMonitor": {"enabled": True, "interval": "1m"},
+        "monitoring.prometheusRule": {"enabled": True, "thresholds": {"VideoRestorationSlow": 20}},
+        "monitoring.dashboard": {"enabled": True, "annotations": {"grafana_folder": "Video"}},
+    },
+    "placed": {
+        "nodeSelector": {"pool": "infra"},
+        "tolerations": [{"key": "infra", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "imagePullSecrets": ["registry"],
+        "podLabels": {"team": "media"},
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "extraEnv": [{"name": "VR_WORKERS", "value": "8"}],
+    },
+    "bare": {
+        "crds.install": False,
+        "rbac": {"create": False, "aggregateToDefaultRoles": False},
+        "serviceAccount": {"create": False, "name": "mine"},
+        "fullnameOverride": "restorer",
+        "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def monitoring_kinds(control_plane: ControlPlane) -> Iterator[None]:
+    """The kinds of Prometheus' operator, without their schema."""
+    kinds = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
+    for kind in kinds:
+        apply(control_plane, make_crd(kind, group="monitoring.coreos.com"))
+    names = [f"crd/{kind.lower()}s.monitoring.coreos.com" for kind in kinds]
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    yield
+    control_plane.kubectl("delete", "--wait=false", *names)
+
+
+def make_crd(kind: str, *, group: str) -> Body:
+    plural = f"{kind.lower()}s"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
+@pytest.mark.parametrize("values", VALUE_SETS.values(), ids=VALUE_SETS)
+def test_the_api_server_takes_what_is_rendered(
+    control_plane: ControlPlane, monitoring_kinds: None, values: dict[str, Any]
+) -> None:
+    """Every object, strictly: an unknown or doubled field is an error."""
+    bodies = objects(values, release="vr")
+    for body in bodies:
+        if body["metadata"].get("namespace") == NAMESPACE:
+            body["metadata"]["namespace"] = "default"
+    text = "".join(f"---\n{json.dumps(body)}\n" for body in bodies)
+    said = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=text)
+    assert len(said.splitlines()) == len(bodies)
 
 
 def test_the_default_profile_is_a_valid_profile(control_plane: ControlPlane, release: str) -> None:

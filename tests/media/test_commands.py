@@ -238,7 +238,7 @@ def test_run_restores_an_object_and_leaves_its_outcome(
 
     assert answers["/healthz"] == b"ok\n"
     assert Progress.from_json(answers["/progress"]).execution == 3
-    assert b"vr_runner_frames_total" in answers["/metrics"]
+    assert b"vr_runner_video_frames" in answers["/metrics"]
     assert "/none" not in answers
 
     outcome = pod.outcome()

@@ -12,7 +12,7 @@ import pytest
 
 from restoration_api.outcome import Outcome, Progress, Result, Stage
 from restoration_runner.progress import ProgressTracker
-from restoration_runner.report import ProgressServer, serving, termination_log, write_outcome
+from restoration_runner.report import ProgressCollector, ProgressServer, serving, termination_log, write_outcome
 
 
 class FakeClock:
@@ -43,6 +43,39 @@ def test_rate_and_remaining_time_count_this_executions_frames_only() -> None:
     assert (now.execution, now.stage) == (2, Stage.RESTORING)
     tracker.enter(Stage.ASSEMBLING)
     assert tracker.snapshot().milli_frames_per_second is None
+
+
+def exported(tracker: ProgressTracker) -> dict[str, float]:
+    """What Prometheus would read, by name and label."""
+    return {
+        sample.name + "".join(f"/{label}" for label in sample.labels.values()): sample.value
+        for family in ProgressCollector(tracker).collect()
+        for sample in family.samples
+    }
+
+
+def test_time_in_stages_adds_up_whatever_order_they_come_in() -> None:
+    clock = FakeClock()
+    tracker = ProgressTracker(clock=clock)
+    for stage, seconds in ((Stage.FETCHING, 3), (Stage.RESTORING, 5), (Stage.LOADING_MODEL, 2), (Stage.RESTORING, 7)):
+        tracker.enter(stage)
+        clock.now += seconds
+    spent = tracker.stage_seconds()
+    assert (spent[Stage.FETCHING], spent[Stage.LOADING_MODEL], spent[Stage.RESTORING]) == (3, 2, 12)
+    assert sum(spent.values()) == 17
+    assert exported(tracker)["vr_runner_stage_seconds_total/Restoring"] == 12
+
+
+def test_what_is_unknown_is_not_exported_as_zero() -> None:
+    tracker = ProgressTracker()
+    unknown = {"vr_runner_video_frames", "vr_runner_video_segments", "vr_runner_video_seconds"}
+    assert not unknown & set(exported(tracker))
+    tracker.planned(frames=100, segments=4, video_seconds=4.0)
+    tracker.found_finished(0, frames=40)
+    tracker.restored_frame()
+    values = exported(tracker)
+    assert [values[name] for name in sorted(unknown)] == [100, 4.0, 4]
+    assert (values["vr_runner_frames_done"], values["vr_runner_restored_frames_total"]) == (41, 1)
 
 
 def test_done_never_exceeds_total() -> None:
@@ -80,7 +113,7 @@ def test_the_three_endpoints(tracker: ProgressTracker) -> None:
         assert json.loads(text)["schema"] == 1
         status, text = get(port, "/metrics")
         assert status == 200
-        assert "vr_runner_frames_total 7.0" in text
+        assert "vr_runner_video_frames 7.0" in text
         assert 'vr_runner_stage{stage="Fetching"} 1.0' in text
         assert get(port, "/other")[0] == 404
 

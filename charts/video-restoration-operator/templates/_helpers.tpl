@@ -1,9 +1,12 @@
 {{/* The release's name for its objects; 63 characters are what a DNS label holds. */}}
 {{- define "vr.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
 {{- .Release.Name | trunc 63 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 {{- end }}
 
@@ -35,4 +38,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else -}}
 {{- printf "%s:%s" .image.repository (.image.tag | default .chart.AppVersion) -}}
 {{- end -}}
+{{- end }}
+
+{{/* Labels of every runner pod, whoever's restoration it is. */}}
+{{- define "vr.runnerLabels" -}}
+app.kubernetes.io/name: video-restoration
+app.kubernetes.io/component: runner
 {{- end }}

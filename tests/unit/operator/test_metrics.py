@@ -13,6 +13,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from tests.builders.observations import restoration
 
+from restoration_api.outcome import FailureReason
 from restoration_operator import metrics
 
 OBJECT_NAMES = {"namespace", "uid", "pod", "node", "job", "restoration", "profile", "key"}
@@ -94,7 +95,41 @@ def test_frames_of_what_was_restored(reason: str, hit: bool, frames: int) -> Non
     assert value("vr_operator_finish_seconds_count") == ended + 1
 
 
+def test_the_cost_of_a_second_of_video() -> None:
+    timings = {"totalMilliseconds": 90_000, "queuedMilliseconds": 30_000, "inferenceMilliseconds": 20_000}
+    times = {"startTime": "2026-01-01T12:00:00Z", "completionTime": "2026-01-01T12:00:40Z"}
+    facts = {"input": {"durationMilliseconds": 8000}, "output": {"uri": "s3://media/out.mp4", "frames": 200}}
+    after = restoration(status=over("Completed", cacheHit=False, timings=timings, **times, **facts)).status
+    names = {
+        "vr_operator_restored_video_seconds_total": {},
+        "vr_operator_seconds_per_video_second_sum": {},
+        "vr_operator_stage_seconds_total": {"stage": "queued"},
+    }
+    before = {name: value(name, **labels) for name, labels in names.items()}
+    metrics.recorded(restoration().status, after, job_ended=None)
+    assert {name: value(name, **labels) - before[name] for name, labels in names.items()} == {
+        "vr_operator_restored_video_seconds_total": 8.0,
+        "vr_operator_seconds_per_video_second_sum": 5.0,
+        "vr_operator_stage_seconds_total": 30.0,
+    }
+
+
+def test_every_end_is_exported_before_it_happens() -> None:
+    """`increase()` sees a first failure only if there was a zero before it."""
+    exported = {
+        sample.labels["reason"]
+        for family in metrics.FINISHED.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+    assert {"Completed", "CacheHit", "RetriesExhausted", "StartDeadlineExceeded", *FailureReason} <= exported
+
+
 def test_the_age_of_a_watch_grows_until_it_delivers() -> None:
     metrics.watched("jobs")
     first = value("vr_operator_watch_age_seconds", resource="jobs")
     assert value("vr_operator_watch_age_seconds", resource="jobs") > first
+    # One that has never delivered anything has an age too, and no event is counted for it.
+    metrics.watching("leases")
+    assert value("vr_operator_watch_age_seconds", resource="leases") > 0
+    assert REGISTRY.get_sample_value("vr_operator_watch_events_total", {"resource": "leases"}) is None
