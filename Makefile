@@ -14,6 +14,8 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest --durations=10
 # Where an image or a CI service sets this, every process compiles every library anew: 1.0 of 1.9 s of CPU time to start
 # the operator, 1.4 of 3.8 s to load torch. Tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
+# More processes than two cores: half of the tests wait for controllers and clocks.
+PARALLEL := -n 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help
 help: ## Show this list
@@ -61,7 +63,7 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
 	@mkdir -p $(REPORTS)
-	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue -n 2 --dist loadgroup --junitxml=$(REPORTS)/test.xml
+	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue $(PARALLEL) --junitxml=$(REPORTS)/test.xml
 
 .PHONY: chart-test
 chart-test: test-tools ## The Helm chart, deploy/, alerts and dashboard: real helm, kubectl, API server, promtool and Prometheus

@@ -1,13 +1,8 @@
-"""A real control plane for the tests that ask for one: one per test process, on loopback and free ports, without root.
-
-    def test_something(control_plane: ControlPlane, namespace: str) -> None:
-        control_plane.kubectl("--namespace", namespace, "apply", "--filename", "examples/...")
-
-`control_plane.kubeconfig` is the administrator's; `service_account_kubeconfig` and `user_kubeconfig` give weaker ones.
-"""
+"""What all tests share: programs that have to be built first, stores, a namespace, and which tests begin first."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import uuid
@@ -23,11 +18,42 @@ from hack.cluster.errors import ClusterError
 
 from tests.builders.servers import S3Server, minio_server, moto_server, seaweed_server
 
+LONGEST_FIRST = (
+    "@operator-alone",
+    "@operator",
+    "@control-plane",
+    "@chart",
+    "tests/simulation/test_histories.py",
+    "tests/simulation/test_mutants.py",
+    "tests/model/",
+    "tests/media/",
+    "tests/storage/",
+)
+"""Groups and folders in the order in which they begin: what waits most beside what computes most, the short ones last.
+
+Whatever begins late and takes minutes is what everybody waits for in the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order for several processes (`--dist loadgroup --no-loadscope-reorder`); in one it does no harm."""
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    mark = item.get_closest_marker("xdist_group")
+    if mark:
+        group = f"@{mark.args[0]}"
+        return LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
+    turns = (turn for turn, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start))
+    return next(turns, len(LONGEST_FIRST))
+
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build Kubernetes and MinIO, where they are not cached, before any test's timeout starts to run."""
     if session.config.option.collectonly:
         return
+    gc.freeze()  # modules and tests stay until the end: collecting garbage need not look at them again and again
     if any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items):
         _build(session.config, CONTROL_PLANE)
     if any("minio" in _parameters(item) for item in session.items):
@@ -64,20 +90,13 @@ def _require(config: pytest.Config, binary: Binary) -> None:
     pytest.skip(error)
 
 
-@pytest.fixture(scope="session")
-def control_plane(cluster_binaries: None) -> Iterator[ControlPlane]:
-    """A running control plane, shared by the session: use `namespace`, and delete what is cluster-scoped."""
-    with ControlPlane() as running:
-        yield running
-
-
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """A fresh namespace, ready for pods. Deleted afterwards, without waiting."""
     name = f"test-{uuid.uuid4().hex[:10]}"
     control_plane.create_namespace(name)
     yield name
-    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+    control_plane.api.delete(f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture(autouse=True)

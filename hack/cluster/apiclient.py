@@ -50,3 +50,10 @@ class ApiClient:
         if status not in {200, 201}:
             raise ClusterError(f"The API server refused POST {path}: {document.get('message', status)}")
         return document
+
+    def delete(self, path: str) -> None:
+        """DELETE an object; does not wait until it is gone. Raises ClusterError if that is refused."""
+        status, answer = self.request("DELETE", path)
+        if status not in {200, 202}:
+            message = json.loads(answer).get("message", status)
+            raise ClusterError(f"The API server refused DELETE {path}: {message}")

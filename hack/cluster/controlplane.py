@@ -101,7 +101,8 @@ class ControlPlane:
     def stop(self) -> None:
         """End every server and, if the folder was temporary, remove it. May be called twice."""
         if self.folder.exists():
-            self.processes.stop()
+            # What is thrown away needs no time to put itself in order: the API server would take seconds for that.
+            self.processes.stop(grace_s=0 if self._is_temporary else 10)
         self._ports.close()
         if self._is_temporary:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from hack.cluster.errors import ClusterError
 from hack.cluster.processes import ProcessRecord, is_alive
 
 PATIENCE_S = 120
+pytestmark = pytest.mark.xdist_group("control-plane")
 
 JOB = {
     "apiVersion": "batch/v1",
@@ -38,12 +39,6 @@ def eventually(holds: Callable[[], object], *, what: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def second_control_plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    with ControlPlane() as running:
-        yield running
-
-
 def test_reports_the_version_it_was_built_from(control_plane: ControlPlane) -> None:
     version = json.loads(control_plane.kubectl("version", "--output", "json"))
     assert version["serverVersion"]["gitVersion"] == version["clientVersion"]["gitVersion"] == "v1.36.3"
@@ -58,17 +53,6 @@ def test_a_job_gets_a_pod_that_waits_for_a_node(control_plane: ControlPlane, nam
         return any(c["type"] == "PodScheduled" and c["reason"] == "Unschedulable" for c in conditions)
 
     eventually(unschedulable, what="A pod judged by the scheduler")
-
-
-def test_two_run_at_once_and_do_not_share_anything(
-    control_plane: ControlPlane, second_control_plane: ControlPlane
-) -> None:
-    assert control_plane.server != second_control_plane.server
-    assert control_plane.folder != second_control_plane.folder
-    control_plane.kubectl("create", "configmap", "only-in-the-first", "--namespace", "default")
-    assert "only-in-the-first" not in second_control_plane.kubectl("get", "configmaps", "--output", "name")
-    with pytest.raises(ClusterError, match=r"certificate|x509"):
-        second_control_plane.kubectl("--server", control_plane.server, "get", "pods")
 
 
 def test_a_service_account_may_do_what_its_role_says_and_no_more(control_plane: ControlPlane, namespace: str) -> None:
@@ -121,11 +105,26 @@ def test_leaving_the_context_leaves_no_process_and_no_file(cluster_binaries: Non
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_killing_the_starter_takes_its_servers_along(cluster_binaries: None, how: signal.Signals) -> None:
+def test_one_of_another_process_shares_nothing_and_ends_with_its_starter(
+    control_plane: ControlPlane, how: signal.Signals
+) -> None:
     starter, folder, records = start_in_another_process("wait")
     assert all(is_alive(record) for record in records)
+    assert_nothing_is_shared(control_plane, folder / control_plane.kubeconfig.name, name=how.name.lower())
     os.kill(starter.pid, how)
     starter.wait(PATIENCE_S)
     eventually(lambda: not any(is_alive(record) for record in records), what="The end of all servers")
     ControlPlane().stop()  # whoever comes next removes the folder of an owner that is no longer there
     assert not folder.exists()
+
+
+def assert_nothing_is_shared(control_plane: ControlPlane, other: Path, *, name: str) -> None:
+    """`other`: an administrator's kubeconfig of the other one."""
+    run = control_plane.kubectl
+    run("create", "configmap", name, "--namespace", "default")
+    assert f"configmap/{name}" in run("get", "configmaps", "--namespace", "default", "--output", "name")
+    found = run("--kubeconfig", other, "get", "configmaps", "--namespace", "default", "--output", "name")
+    assert "configmap/kube-root-ca.crt" in found
+    assert f"configmap/{name}" not in found
+    with pytest.raises(ClusterError, match=r"certificate|x509"):
+        run("--kubeconfig", other, "--server", control_plane.server, "get", "pods")

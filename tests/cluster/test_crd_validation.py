@@ -23,7 +23,7 @@ LARGEST_ANNOTATIONS_BYTES = 262_144
 NOON = "2026-03-01T12:00:00Z"
 
 # One worker, one after the other: a control plane of their own for half of the rows would cost more than it saves.
-pytestmark = pytest.mark.xdist_group("crd-validation")
+pytestmark = pytest.mark.xdist_group("control-plane")
 by_kind = pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition.kind)
 
 

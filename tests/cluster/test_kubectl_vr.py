@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 JOB = "vr-clip-00000000-e1-run"
 
 # With the other tests of the CRDs: they share a control plane.
-pytestmark = pytest.mark.xdist_group("crd-validation")
+pytestmark = pytest.mark.xdist_group("control-plane")
 
 
 class Cluster:

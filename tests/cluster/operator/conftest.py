@@ -32,13 +32,13 @@ AUDIT_POLICY = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What operators with the chart's rights have asked for, one JSON document a line."""
     return tmp_path_factory.mktemp("audit") / "audit.log"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def control_plane(cluster_binaries: None, audit_log: Path) -> Iterator[ControlPlane]:
     policy = audit_log.with_name("policy.yaml")
     policy.write_text(yaml.safe_dump(AUDIT_POLICY))
@@ -49,7 +49,7 @@ def control_plane(cluster_binaries: None, audit_log: Path) -> Iterator[ControlPl
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rights(control_plane: ControlPlane) -> Path:
     """A kubeconfig of a service account that may do exactly what the chart lets the operator do."""
     control_plane.create_namespace(SYSTEM)

@@ -16,7 +16,7 @@ from tests.builders.live_api import ApiServer, Json, condition, eventually
 from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import Proxy
 
-pytestmark = pytest.mark.xdist_group("operator-crashes")
+pytestmark = pytest.mark.xdist_group("operator-alone")
 WRITES = ("reservation", "snapshot", "job", "job seen", "running", "end", "ttl")
 
 
@@ -101,8 +101,12 @@ async def test_two_operators_at_once_create_one_job(
         names = [f"clip-{number}" for number in range(5)]
         for name in names:
             await api.apply(namespace, {"output.uri": f"s3://media/restored/{name}.mp4"}, name=name)
-        for _ in names:
-            await asyncio.sleep(0.5)
+
+        async def each_has_one() -> bool:
+            return len(await api.jobs(namespace)) >= len(names)
+
+        await eventually(each_has_one, what="each restoration has a Job")
+        await asyncio.sleep(2)  # time for the other one to be late
         jobs = await api.jobs(namespace)
         owners = [job["metadata"]["ownerReferences"][0]["name"] for job in jobs]
         assert sorted(owners) == names

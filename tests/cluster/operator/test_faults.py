@@ -15,7 +15,7 @@ from tests.builders.live_api import GROUP_PATH, ApiServer, condition, eventually
 from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import WRITES, Proxy
 
-pytestmark = pytest.mark.xdist_group("operator")
+pytestmark = pytest.mark.xdist_group("operator-alone")
 
 
 async def whole_life(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:

@@ -12,7 +12,7 @@ from tests.builders.live_api import GROUP_PATH, ApiServer, Json, eventually
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.resources import make_profile, make_vr
 
-pytestmark = pytest.mark.xdist_group("operator")
+pytestmark = pytest.mark.xdist_group("operator-alone")
 RECONCILES = 100
 APPLY = "application/apply-patch+yaml"
 
@@ -51,7 +51,7 @@ async def test_a_hundred_reconciliations_write_status_only(
         )
         return await reconciles(operator) >= RECONCILES
 
-    await eventually(looked_at, what=f"{RECONCILES} reconciliations", seconds=120)
+    await eventually(looked_at, what=f"{RECONCILES} reconciliations", seconds=240)
     body, judged = await api.call("GET", restorations), await api.call("GET", profiles)
     for found in (body, judged):
         assert written_by(found, "vr-operator") == {"status"}

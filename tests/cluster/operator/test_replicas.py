@@ -20,11 +20,11 @@ from tests.builders.live_api import ApiServer, RefusedError, condition, eventual
 from tests.builders.operator_process import OperatorProcess, plain_kubeconfig
 from tests.builders.proxy import Proxy
 
-pytestmark = pytest.mark.xdist_group("operator-replicas")
+pytestmark = pytest.mark.xdist_group("operator-alone")
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/{FULL_NAME}"
 FREEZES = int(os.environ.get("VR_TEST_FREEZES", "1"))
 """`make soak` asks for more: each time at another moment of the work."""
-TIMES = {"lease_duration_seconds": "4", "lease_renew_deadline_seconds": "2.5", "lease_retry_seconds": "0.5"}
+TIMES = {"lease_duration_seconds": "6", "lease_renew_deadline_seconds": "4", "lease_retry_seconds": "0.5"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tests.builders.operator_process import OperatorProcess
 
 from restoration_api.outcome import FailureReason
 
-pytestmark = pytest.mark.xdist_group("operator")
+pytestmark = pytest.mark.xdist_group("operator-alone")
 
 
 @pytest.fixture

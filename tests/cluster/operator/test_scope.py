@@ -15,7 +15,7 @@ from tests.builders.live_api import GROUP_PATH, ApiServer, Json, condition, even
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.resources import make_profile
 
-pytestmark = pytest.mark.xdist_group("operator")
+pytestmark = pytest.mark.xdist_group("operator-alone")
 PROFILES = "clusterrestorationprofiles"
 
 
