@@ -40,6 +40,7 @@ SHORT_SEGMENTS = {"execution.segmentFrames": 20, "cleanup.segments": "Retain"}
 SOON = {"retryPolicy": {"backoffSeconds": 1}}
 TOO_LITTLE = "192Mi"
 """Of memory: planning needs less, loading the model needs more."""
+NO_IMAGE = "no-such-runner:1"
 DOWN_S = 5
 """After which the object store is started again; it then takes some 15 seconds to its first write."""
 NO_PATIENCE = [
@@ -108,6 +109,8 @@ def scene(lab: Lab) -> Scene:
     source = lab.upload(clips.write(lab.folder / "long.mp4", CLIP))
     found = Scene(lab, source, lab.profile("plain", {}))
     found.begin("quiet")
+    nowhere = lab.profile("imageless", {"image": f"{lab.stage.registry}/{NO_IMAGE}"})
+    found.begin("imageless", **nowhere, startDeadlineSeconds=60)  # it fails while the other cases take their time
     return found
 
 
@@ -222,6 +225,15 @@ def test_the_node_is_drained_with_the_operator_on_it(scene: Scene) -> None:
         operator.run("wait", "--for=condition=Available", "deployment", deployment, "--timeout=180s", timeout_s=200)
     status = scene.is_whole("drained", before)
     assert (ends(status), counted(status)) == (["Completed"], (1, 0, 0, 1))
+
+
+def test_an_image_that_does_not_exist_by_the_start_deadline(scene: Scene) -> None:
+    reason, message = scene.lab.fail("imageless")
+    assert reason == "StartDeadlineExceeded"
+    assert "before the start deadline" in message and NO_IMAGE in message
+    imageless = status_of(scene.lab.kubectl, "imageless")
+    assert counted(imageless) == (1, 0, 0, 0)
+    assert not scene.lab.objects("imageless/out.mp4")
 
 
 @contextmanager

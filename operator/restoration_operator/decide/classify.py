@@ -199,17 +199,19 @@ _RULES: tuple[Callable[[Evidence], FailureReason | None], ...] = (
 def _message(reason: FailureReason, evidence: Evidence, outcome: Outcome | None, job: JobView | None) -> str:
     """The runner's sentence; else the row of the table, followed by whatever Kubernetes or the log says.
 
-    A disruption needs nobody: another execution follows.
+    A disruption needs nobody: another execution follows. And the log of who was ended from outside says nothing of it.
     """
     if outcome is not None and outcome.result is Result.FAILED and outcome.message:
         return outcome.message
     pod, container = evidence.pod, evidence.container
-    log_end = _end_of(container.message.strip()) if container and outcome is None else ""
+    row = FAILURES[reason]
+    from_outside = row.budget is Budget.DISRUPTIONS or reason is FailureReason.HOST_OUT_OF_MEMORY
+    telling = container is not None and outcome is None and not from_outside
+    log_end = _end_of(container.message.strip()) if container is not None and telling else ""
     job_message = evidence.job.message if evidence.job and not evidence.job.succeeded else ""
     details = log_end or (pod.message if pod else "") or (job_message if pod is None else "")
     where = f"pod {pod.name}" if pod else f"Job {job.name}" if job else "the Job"
     code = f", exit code {evidence.exit_code}" if evidence.exit_code is not None else ""
-    row = FAILURES[reason]
     opening = "ended without a report" if reason is FailureReason.UNKNOWN else row.meaning
     advice = f"; {row.remedy}" if row.budget is not Budget.DISRUPTIONS else ""
     return f"{where}: {opening}{code}{advice}" + (f": {details}" if details else "")

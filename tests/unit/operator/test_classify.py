@@ -14,6 +14,7 @@ from restoration_operator.views import JobView, PodView
 
 R = FailureReason
 FAIL_JOB = "Container runner for pod default/clip-pod failed with exit code 12 matching FailJob rule at index 0"
+LOG = '{"event": "segment finished", "segment": 3}'
 
 WAYS: list[tuple[str, JobView | None, PodView | None, str]] = [
     *(
@@ -91,6 +92,20 @@ def test_every_class_that_an_execution_can_end_with_has_a_row() -> None:
 )
 def test_the_message_says_what_is_known(last: PodView | None, part: str) -> None:
     assert part in ending(broken(), last).message
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pod(ended(137, LOG, reason="OOMKilled")),
+        pod(ended(143, LOG)),
+        pod(ended(143, LOG), disruption="EvictionByEvictionAPI"),
+        pod(ended(255, LOG, reason="Unknown")),
+    ],
+    ids=["out of memory", "pod deleted", "evicted", "node restarted"],
+)
+def test_the_log_of_who_was_ended_from_outside_says_nothing_of_it(last: PodView) -> None:
+    assert LOG not in ending(broken(), last).message
 
 
 def test_of_a_long_log_the_end_is_kept() -> None:
