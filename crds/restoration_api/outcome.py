@@ -190,7 +190,11 @@ FAILURES: dict[FailureReason, FailureClass] = {
             "nothing; if it goes on, see the events of the node",
         ),
         FailureClass(
-            FailureReason.NODE_SHUTDOWN, None, Budget.DISRUPTIONS, "the node was shut down or restarted", "nothing"
+            FailureReason.NODE_SHUTDOWN,
+            None,
+            Budget.DISRUPTIONS,
+            "the node was shut down, or it or its container runtime was restarted",
+            "nothing",
         ),
         FailureClass(
             FailureReason.NODE_LOST,

@@ -278,12 +278,13 @@ def test_the_kubelet_is_stopped_for_good(scene: Scene) -> None:
     names = ("dead", "unseen")
     for name in names:
         scene.begin(name, **hasty, **SOON)
-    scene.await_work(*names)
-    with another_node(lab.kubectl), without("kubelet"):
-        lab.kill_runner("dead")
-        before = {name: scene.segments(name) for name in names}
-        for name in names:
-            eventually(lambda name=name: is_lost(lab, name), what=f"{name}: lost, and the next execution waits")
+    with another_node(lab.kubectl):
+        scene.await_work(*names)
+        with without("kubelet"):
+            lab.kill_runner("dead")
+            before = {name: scene.segments(name) for name in names}
+            for name in names:
+                eventually(lambda name=name: is_lost(lab, name), what=f"{name}: lost, and the next execution waits")
     for name in names:
         status = scene.is_whole(name, before[name])
         assert status.attempt_history[0].reason == "NodeLost"
