@@ -1,6 +1,7 @@
 """What the engine costs on a GPU, and how near that is to what the GPU can do.
 
     python -m benchmarks.gpu stages            each stage, time and memory, plain and fast side by side
+    python -m benchmarks.gpu dit               the transformer alone: accuracy, speed, exact knobs, kernels
     python -m benchmarks.gpu clip              a generated 720p clip through the whole runner, file to file
     python -m benchmarks.gpu start             from the start of the process to the first window
     python -m benchmarks.gpu copies            noise, upload, download: what stands around the networks

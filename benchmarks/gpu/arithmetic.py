@@ -54,7 +54,7 @@ def work_of(config: ModelConfig, *, width: int, height: int, frames: int) -> dic
     """Work of `encode`, `transformer` and `decode` for one window; `frames` is 4n+1, the picture already aligned."""
     grid = ((frames - 1) // 4 + 1, height // 8, width // 8)
     encode, decode = _vae_work(config.vae, frames, grid)
-    return {"encode": encode, "transformer": _dit_work(config.dit, grid), "decode": decode}
+    return {"encode": encode, "transformer": transformer_work(config.dit, grid), "decode": decode}
 
 
 @cache
@@ -70,7 +70,8 @@ def _vae_work(config: VaeConfig, frames: int, grid: Grid) -> tuple[Work, Work]:
 
 @cache
 @torch.no_grad()
-def _dit_work(config: DitConfig, grid: Grid) -> Work:
+def transformer_work(config: DitConfig, grid: Grid) -> Work:
+    """Work of one step on a grid of latents."""
     with torch.device("meta"):
         dit = NaDiT(config).bfloat16()
         tokens = torch.empty(1, *grid, config.in_channels, dtype=torch.bfloat16)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from restoration_runner.models.kernels import gated_mlp, modulated_norm, window_gather, window_scatter
-from restoration_runner.models.kernels.gated_mlp import bias_gelu_in_place, swiglu_in_place
+from restoration_runner.models.kernels.gated_mlp import swiglu_in_place
 from restoration_runner.models.kernels.modulated_norm import add_gated, add_gated_and_norm, norm_modulated
 from restoration_runner.models.kernels.window_gather import GatherTables, gather_windows
 from restoration_runner.models.kernels.window_scatter import mean_over_windows, scatter_rows
@@ -68,12 +68,6 @@ def swiglu(draw: Draw, rows: int, hidden: int) -> list[Tensor]:
     return [swiglu_in_place(draw.rows(rows, 2 * hidden))]
 
 
-def gelu(draw: Draw, rows: int, hidden: int, text_from: int) -> list[Tensor]:
-    # Values beyond the range of a naive tanh are among them.
-    x = draw.rows(rows, hidden) * 20
-    return [bias_gelu_in_place(x, draw.vectors(2, hidden), text_from=text_from)]
-
-
 def gather(draw: Draw, packed: int, heads: int, head_dim: int, first: int, count: int) -> list[Tensor]:
     rows, text_from, lines = 23, 18, 9
     angles = draw.vectors(lines, head_dim // 2)
@@ -121,8 +115,6 @@ def cases() -> Iterator[Case]:
     yield "add and norm in bf16", BF16, lambda d: add_and_norm(d, 6, 192, 4)
     yield "swiglu", FP32, lambda d: swiglu(d, 3, 1100)
     yield "swiglu in bf16", BF16, lambda d: swiglu(d, 3, 256)
-    yield "gelu", FP32, lambda d: gelu(d, 5, 96, 2)
-    yield "gelu in bf16", BF16, lambda d: gelu(d, 5, 1100, 2)
     yield "gather", FP32, lambda d: gather(d, 37, 2, 32, 0, 37)
     yield "gather, odd head", FP32, lambda d: gather(d, 20, 3, 24, 0, 20)
     yield "gather, part", FP32, lambda d: gather(d, 37, 1, 128, 11, 19)

@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from restoration_runner.models.seedvr2.attention import RopeSpec
 from restoration_runner.models.seedvr2.config import MODELS, DitConfig, dit_3b_rules, dit_7b_rules
 from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.fast import dit_attention
 from restoration_runner.models.seedvr2.fast.dit import KEPT_GRIDS, FastDit
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.dit_windows import WindowRun, pack_windows
@@ -93,6 +96,28 @@ def test_knobs_do_not_change_the_result(config: DitConfig, knobs: DitKnobs) -> N
     assert error(FastDit(model, knobs=knobs)(*given), FastDit(model)(*given)) < 2e-6
 
 
+@pytest.mark.parametrize("rows", [None, 100])
+def test_windows_of_all_lengths_in_one_call(monkeypatch: pytest.MonkeyPatch, rows: int | None) -> None:
+    """The rule for many runs, with an attention in place of the one that a GPU has."""
+    calls = []
+
+    def flash(q: Tensor, k: Tensor, v: Tensor, borders: Tensor, longest: int) -> Tensor:
+        ends = borders.tolist()
+        assert ends[0] == 0
+        assert ends[-1] == len(q)
+        assert max(b - a for a, b in pairwise(ends)) == longest
+        calls.append(len(ends) - 1)
+        pieces = [tuple(x[a:b].transpose(0, 1) for x in (q, k, v)) for a, b in pairwise(ends)]
+        return torch.cat([scaled_dot_product_attention(*piece).transpose(0, 1) for piece in pieces])
+
+    monkeypatch.setattr(dit_attention, "_flash", flash)
+    monkeypatch.setattr(dit_attention, "_is_fast", lambda _q, capability: capability == dit_attention.FLASH)
+    monkeypatch.setattr(dit_attention, "MOST_RUNS", 0)
+    model, given = network(SMALL_3B), inputs(SMALL_3B, GRIDS["clip"])
+    assert error(FastDit(model, knobs=DitKnobs(attention_rows=rows))(*given), model(*given)) < 3e-6
+    assert calls
+
+
 def test_clips_of_a_batch_and_their_timesteps() -> None:
     model, given = network(SMALL_3B), inputs(SMALL_3B, GRIDS["clip"], batch=3)
     assert error(FastDit(model)(*given), model(*given)) < 3e-6
@@ -158,7 +183,8 @@ def test_batches_hold_every_window_once(shifted: bool, rows: int | None) -> None
 def test_runs_are_as_few_as_there_are_lengths() -> None:
     rope = RopeSpec("multimodal", 16, 16, 2)
     packed = pack_windows((1, 45, 80), (4, 3, 3), shifted=False, rope=rope, device=CPU)
-    assert packed.runs == (WindowRun(0, 6, 15 * 27 + 2), WindowRun(6 * 407, 3, 15 * 26 + 2))
+    assert packed.runs == (WindowRun(0, 0, 6, 15 * 27 + 2), WindowRun(6 * 407, 6, 3, 15 * 26 + 2))
+    assert packed.borders.tolist() == [*range(0, 6 * 407 + 1, 407), *(6 * 407 + 392 * i for i in (1, 2, 3))]
 
 
 @pytest.mark.parametrize(

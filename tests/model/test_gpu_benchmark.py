@@ -51,6 +51,18 @@ def test_a_case_that_does_not_fit_does_not_end_the_others(
     assert "memory" in capsys.readouterr().out
 
 
+def test_the_transformer_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("dit", "--what", "accuracy", "speed", "knobs", "--models", "seedvr2-3b", "--seeds", "1", "--repeats", "1")
+    result = found(tmp_path, *words)
+    assert [row["path"] for row in result["rows"][:3]] == ["plain", "fast", "fast"]
+    assert all(row["step_ms"] > 0 and row["problem"] is None for row in result["rows"])
+    assert all("ANOTHER" not in row["knobs"] for row in result["rows"])
+    errors = {row["path"]: row["output"] for row in result["errors"]}
+    assert errors["fast fp32"] < 1e-5
+    assert 1e-4 < errors["fast bf16"] < errors["plain bf16"]
+    assert "seedvr2-3b" in capsys.readouterr().out
+
+
 def test_what_stands_around_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "ROUNDS", 1)
     result = found(tmp_path, "copies", "--sizes", "480p")

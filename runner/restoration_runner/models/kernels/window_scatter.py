@@ -1,8 +1,9 @@
 """Attention's result from packed windows back to the rows of the token grid, and the text's mean over windows.
 
 The text takes part in every window, and its result is the plain mean. Video rows go straight to their place; text rows
-go to one row per window and token, which a second kernel averages in fixed order. On an H100: 4.2 ms of a 206 ms step
-of the 3B network (1280×720, 21 frames); the concatenation of the groups' results that this saves is another 2.6 ms.
+go to one row per window and token, which a second kernel averages in fixed order. On an H100, 3B, 1280×720, 21 frames:
+3.1 ms of a step (2.7 TB/s) for both; one kernel whose text rows walk over all windows took 4.2 ms, behind another
+2.6 ms for joining the results of several runs of windows, which this takes one by one.
 """
 
 import triton

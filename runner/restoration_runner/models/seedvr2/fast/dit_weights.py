@@ -47,7 +47,10 @@ class Matrices:
 
 @dataclass(frozen=True)
 class Vectors:
-    """One block's vectors, fp32 `[2, n]`: video, text; `qkv_bias` in the matrices' type. None where there is none."""
+    """One block's vectors `[2, n]`: video, text. None where there is none.
+
+    What is added inside a matrix product (`qkv_bias`, `up_bias`) has the matrices' type, the rest is fp32.
+    """
 
     qkv_bias: Tensor | None
     q_norm: Tensor
@@ -141,7 +144,7 @@ def take_vectors(block: Block, device: torch.device) -> Vectors:
         q_norm=norms("q_norm"),
         k_norm=norms("k_norm"),
         out_bias=out_bias,
-        up_bias=both([layers.mlp.up.bias for layers in full]),
+        up_bias=both([layers.mlp.up.bias for layers in full], sets[0].qkv.weight.dtype),
         down_bias=both([layers.mlp.down.bias for layers in full]),
     )
 

@@ -5,7 +5,8 @@ on the window's shape only, and there are few shapes: their tables are joined, a
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,9 +19,13 @@ from restoration_runner.models.seedvr2.windows import Grid, Window, partition
 
 @dataclass(frozen=True)
 class WindowRun:
-    """Windows of equal length, one after another: packed rows from `first` on; `length` includes the text."""
+    """Windows of equal length, one after another: packed rows from `first` on; `length` includes the text.
+
+    number: of the first of these windows.
+    """
 
     first: int
+    number: int
     windows: int
     length: int
 
@@ -34,11 +39,13 @@ class PackedWindows:
     """One partition of a token grid of N tokens, with L text tokens in every window.
 
     gather: source row and rotation of each packed row. target `[packed]` int32: a video row's place 0..N-1 in the
-    grid, a text row's place N + window·L + token. count: number of windows.
+    grid, a text row's place N + window·L + token. borders `[count + 1]` int32: first packed row of each window, then
+    their end. count: number of windows.
     """
 
     gather: GatherTables
     target: Tensor
+    borders: Tensor
     runs: tuple[WindowRun, ...]
     count: int
 
@@ -62,7 +69,8 @@ def _split(runs: Iterable[WindowRun], rows: int) -> Iterable[WindowRun]:
     for run in runs:
         most = max(1, rows // run.length)
         for start in range(0, run.windows, most):
-            yield WindowRun(run.first + start * run.length, min(most, run.windows - start), run.length)
+            windows = min(most, run.windows - start)
+            yield WindowRun(run.first + start * run.length, run.number + start, windows, run.length)
 
 
 def pack_windows(
@@ -87,7 +95,8 @@ def pack_windows(
         sin=sin.to(device),
         text_from=total,
     )
-    return PackedWindows(gather, _indices(target, device), _runs(lengths), len(windows))
+    borders = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    return PackedWindows(gather, _indices(target, device), borders, _runs(lengths), len(windows))
 
 
 def _indices(parts: Sequence[Tensor], device: torch.device) -> Tensor:
@@ -114,10 +123,10 @@ def _rotations(windows: Sequence[Window], rope: RopeSpec) -> tuple[dict[Grid, in
 def _runs(lengths: Sequence[int]) -> tuple[WindowRun, ...]:
     runs: list[WindowRun] = []
     first = 0
-    for length in lengths:
+    for number, length in enumerate(lengths):
         if runs and runs[-1].length == length:
-            runs[-1] = WindowRun(runs[-1].first, runs[-1].windows + 1, length)
+            runs[-1] = replace(runs[-1], windows=runs[-1].windows + 1)
         else:
-            runs.append(WindowRun(first, 1, length))
+            runs.append(WindowRun(first, number, 1, length))
         first += length
     return tuple(runs)
