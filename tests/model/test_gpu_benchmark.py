@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ STAGES = ("stages", "--sizes", "480p", "--windows", "5")
 
 def test_every_model_and_path_has_its_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = found(tmp_path, *STAGES)["rows"]
-    assert [row["model"] for row in rows] == ["seedvr2-3b-tiny", "seedvr2-7b-tiny"]
+    models, paths = ("seedvr2-3b-tiny", "seedvr2-7b-tiny"), ("plain", "fast")
+    assert [(row["model"], row["path"]) for row in rows] == list(product(models, paths))
     for row in rows:
         assert row["problem"] is None
         assert all(row[f"{stage}_s"] > 0 for stage in ("encode", "transformer", "decode", "total", "cold"))
         assert row["ceiling"] > 0
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 2
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
 
 
 def test_a_case_that_does_not_fit_does_not_end_the_others(
