@@ -50,8 +50,8 @@ KEPT_GRIDS = 8
 class FastDit(nn.Module):
     """Called as `NaDiT` is; the velocity is fp32 whatever the weights are, so that it is rounded once.
 
-    The plain module is not needed afterwards. `release` empties its blocks while they are taken, so that the weights
-    never exist twice; it is useless then.
+    The plain module is not needed afterwards. `release` empties it, block by block as they are taken, so that the
+    weights never exist twice; it is useless then. `to()` does not move this module: make another.
     """
 
     def __init__(
@@ -78,11 +78,18 @@ class FastDit(nn.Module):
         is_streamed = self.knobs.streamed_weights and self.device.type == "cuda"
         packed = _packed(dit, torch.device("cpu") if is_streamed else self.device, release=release)
         self._store: MatrixStore = StreamedMatrices(packed, self.device) if is_streamed else ResidentMatrices(packed)
+        if release:
+            _empty(dit)
         self._windows: dict[tuple[Grid, int], tuple[PackedWindows, ...]] = {}
 
     @staticmethod
     def supports(config: DitConfig, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether this implementation takes such a network there. fp16 needs the plain one's scaled products."""
+        """Whether this implementation takes such a network there.
+
+        fp16 needs the plain one's scaled products; GPUs before Ampere have no bf16.
+        """
+        if device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0):
+            return False
         return dtype in (torch.float32, torch.bfloat16) and device.type in ("cuda", "cpu")
 
     def set_knobs(self, knobs: DitKnobs) -> None:
@@ -223,8 +230,12 @@ def _packed(dit: NaDiT, device: torch.device, *, release: bool) -> Iterator[Pack
     for block in blocks_of(dit):
         yield pack_block(block, device)
         if release:
-            for parameter in block.parameters():
-                parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+            _empty(block)
+
+
+def _empty(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
 
 
 def _products(
