@@ -4,6 +4,7 @@
     python -m benchmarks.gpu dit               the transformer alone: accuracy, speed, exact knobs, kernels
     python -m benchmarks.gpu clip              a generated 720p clip through the whole runner, file to file
     python -m benchmarks.gpu start             from the start of the process to the first window
+    python -m benchmarks.gpu vae               the VAE alone: time, memory and error of each knob
     python -m benchmarks.gpu copies            noise, upload, download: what stands around the networks
     python -m benchmarks.gpu roofline IN OUT   a picture (SVG) of what `stages --json` wrote
 

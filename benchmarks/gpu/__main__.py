@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 import benchmarks.gpu
-from benchmarks.gpu import copies, dit, stages
+from benchmarks.gpu import copies, dit, stages, vae
 
-COMMANDS = {"stages": stages, "dit": dit, "copies": copies}
+COMMANDS = {"stages": stages, "vae": vae, "dit": dit, "copies": copies}
 
 
 def main(arguments: list[str] | None = None) -> None:

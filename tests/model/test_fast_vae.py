@@ -36,8 +36,15 @@ KNOBS = {
     "ring": VaeKnobs(frames_at_once=1),
     "three": VaeKnobs(frames_at_once=3, upsample_frames=1),
     "strips": VaeKnobs(frames_at_once=1, strip_rows=3, attention_scores=7),
+    "past on host": VaeKnobs(frames_at_once=1, strip_rows=100, past_on_host=True),
 }
-LATENTS_PER_CALL = {"whole": (None, 1, 2), "ring": (None, 1), "three": (None, 2), "strips": (None, 1)}
+LATENTS_PER_CALL = {
+    "whole": (None, 1, 2),
+    "ring": (None, 1),
+    "three": (None, 2),
+    "strips": (None, 1),
+    "past on host": (1,),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +106,7 @@ def test_what_is_supported() -> None:
         ({"frames_at_once": 1, "strip_rows": -8}, "strip_rows must be at least 1"),
         ({"strip_rows": 8}, "needs frames_at_once = 1"),
         ({"frames_at_once": 2, "strip_rows": 8}, "needs frames_at_once = 1"),
+        ({"frames_at_once": 1, "past_on_host": True}, "past_on_host needs strip_rows"),
         ({"upsample_frames": 0}, "upsample_frames must be at least 1"),
         ({"attention_scores": 0}, "attention_scores must be at least 1"),
     ],

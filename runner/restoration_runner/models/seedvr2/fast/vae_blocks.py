@@ -52,7 +52,7 @@ def causal_conv(conv: vae.CausalConv3d, *, full_resolution: bool, knobs: VaeKnob
     """`conv` with a ring or in strips where it stands in the full-resolution stages and the knobs ask for that."""
     weight, bias = weight_of(conv), bias_of(conv)
     if full_resolution and knobs.strip_rows is not None:
-        return StripConv(weight, bias, rows=knobs.strip_rows)
+        return StripConv(weight, bias, rows=knobs.strip_rows, past_on_host=knobs.past_on_host)
     if full_resolution and knobs.frames_at_once == 1:
         return RingConv(weight, bias)
     return CausalConv(weight, bias)

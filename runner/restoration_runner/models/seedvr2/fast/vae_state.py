@@ -14,12 +14,15 @@ class VaeKnobs:
         convolution there keeps a ring of three frames and moves none.
     strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
         frames_at_once = 1. Norms see whole frames, so strips leave no seams.
+    past_on_host: the two earlier frames of each convolution that works in strips wait in the host's memory. Needs
+        strip_rows.
     upsample_frames: output frames of one call of a merged upsampling, which needs as much memory again.
     attention_scores: scores of the middle attention that exist at one time (fp32).
     """
 
     frames_at_once: int | None = None
     strip_rows: int | None = None
+    past_on_host: bool = False
     upsample_frames: int = 8
     attention_scores: int = 2**28
 
@@ -30,6 +33,8 @@ class VaeKnobs:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.strip_rows is not None and self.frames_at_once != 1:
             raise ValueError("strip_rows needs frames_at_once = 1")
+        if self.past_on_host and self.strip_rows is None:
+            raise ValueError("past_on_host needs strip_rows")
 
 
 @dataclass(frozen=True)
