@@ -36,7 +36,7 @@ KNOBS = {
     "ring": VaeKnobs(frames_at_once=1),
     "three": VaeKnobs(frames_at_once=3, upsample_frames=1),
     "strips": VaeKnobs(frames_at_once=1, strip_rows=3, attention_scores=7),
-    "past on host": VaeKnobs(frames_at_once=1, strip_rows=100, past_on_host=True),
+    "past on host": VaeKnobs(frames_at_once=1, strip_rows=5, past_on_host=True),
 }
 LATENTS_PER_CALL = {
     "whole": (None, 1, 2),

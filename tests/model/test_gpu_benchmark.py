@@ -87,3 +87,12 @@ def test_the_arithmetic_is_that_of_the_released_networks() -> None:
     width, hidden = config.dit.width, config.dit.mlp_hidden
     linear = 2 * tokens * config.dit.layers * (4 * width * width + 3 * width * hidden)
     assert work["transformer"].tflop * 1e12 == pytest.approx(linear, rel=0.25)
+
+
+def test_the_vae_has_its_knobs_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("plain", "8 strips")
+    of = found(tmp_path, "vae", "--sizes", "480p", "--frames", "5", "--settings", *settings, "--repeats", "1")
+    assert [(row["path"], row["part"]) for row in of["rows"]] == list(product(settings, ("encode", "decode")))
+    assert all(row["ms"] > 0 and row["state_gib"] > 0 and row["problem"] is None for row in of["rows"])
+    assert of["rows"][-1]["knobs"]["strip_rows"] == 4
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
