@@ -98,7 +98,7 @@ def test_knobs_do_not_change_the_result(config: DitConfig, knobs: DitKnobs) -> N
 
 @pytest.mark.parametrize("rows", [None, 100])
 def test_windows_of_all_lengths_in_one_call(monkeypatch: pytest.MonkeyPatch, rows: int | None) -> None:
-    """The rule for many runs, with an attention in place of the one that a GPU has."""
+    """The rule for short runs, with an attention in place of the one that a GPU has."""
     calls = []
 
     def flash(q: Tensor, k: Tensor, v: Tensor, borders: Tensor, longest: int) -> Tensor:
@@ -112,10 +112,27 @@ def test_windows_of_all_lengths_in_one_call(monkeypatch: pytest.MonkeyPatch, row
 
     monkeypatch.setattr(dit_attention, "_flash", flash)
     monkeypatch.setattr(dit_attention, "_is_fast", lambda _q, capability: capability == dit_attention.FLASH)
-    monkeypatch.setattr(dit_attention, "MOST_RUNS", 0)
     model, given = network(SMALL_3B), inputs(SMALL_3B, GRIDS["clip"])
     assert error(FastDit(model, knobs=DitKnobs(attention_rows=rows))(*given), model(*given)) < 3e-6
     assert calls
+
+
+@pytest.mark.parametrize(
+    ("grid", "shifted", "expected"),
+    [
+        ((6, 45, 80), False, True),
+        ((6, 45, 80), True, False),
+        ((21, 45, 80), True, True),
+        ((6, 68, 120), True, True),
+        ((1, 45, 80), False, False),
+    ],
+)
+def test_runs_are_attended_one_by_one_where_that_was_measured_to_pay(
+    grid: tuple[int, int, int], shifted: bool, expected: bool
+) -> None:
+    rope = RopeSpec("multimodal", 128, 128, 58)
+    windows = pack_windows(grid, (4, 3, 3), shifted=shifted, rope=rope, device=CPU)
+    assert dit_attention._runs_are_long(windows, 2560) is expected
 
 
 def test_clips_of_a_batch_and_their_timesteps() -> None:

@@ -1,8 +1,10 @@
 """Window attention over packed rows: gather, attend, scatter.
 
-Which attention is a rule of shapes and of the GPU's generation, never of a clock. On an H100 (3B, 720p, 21 frames, one
-layer): two runs of equal windows 414 us with cuDNN, 646 us with flash attention of variable lengths; twelve runs of
-shifted windows 475 us and 482 us, and one call instead of twelve is what the host has to say.
+Which attention is a rule of the token grid and of the GPU's generation, never of a clock, and the same for all parts of
+a layer. cuDNN computes one run of equal windows a call, PyTorch's flash attention windows of all lengths in one. On an
+H100, one layer of 3B, GPU time: 720p, 21 frames 404 us by runs and 641 us in one call; 81 frames, shifted 2463 and
+3931 us; 1080p, shifted, 15 runs 869 and 1178 us. But a call of cuDNN takes the host 130 us, and a shape that it sees
+first 65 ms, so runs must be worth it: 720p, shifted, 12 runs 409 and 471 us; one picture, 2 runs 63 and 87 us.
 """
 
 from collections.abc import Sequence
@@ -19,8 +21,8 @@ from restoration_runner.models.seedvr2.fast.dit_windows import PackedWindows, Wi
 FLASH, CUDNN = (8, 0), (9, 0)
 """Compute capabilities from which each is used: where they exist, and where cuDNN's was measured to be faster."""
 
-MOST_RUNS = 6
-"""More runs than this are one call of variable lengths."""
+WORTH_A_CALL = 16e9
+"""Operations: where a run has fewer of them on average, all windows are one call of variable lengths."""
 
 
 def packed_attention(
@@ -61,7 +63,7 @@ def _attend_batch(
 ) -> None:
     """`[rows, heads, head_dim]` each; the results go to their places in `mixed`."""
     first = batch[0].first
-    if len(batch) > MOST_RUNS and _is_fast(q, FLASH):
+    if not _runs_are_long(windows, q.shape[1] * q.shape[2]) and _is_fast(q, FLASH):
         out = attend_lengths(q, k, v, batch, windows.borders).flatten(1)
         scatter_rows(out, windows.target[first : first + len(out)], mixed)
         return
@@ -69,6 +71,10 @@ def _attend_batch(
         start, stop = run.first - first, run.first - first + run.rows
         out = attend_run(q[start:stop], k[start:stop], v[start:stop], run)
         scatter_rows(out, windows.target[run.first : run.first + run.rows], mixed)
+
+
+def _runs_are_long(windows: PackedWindows, inner: int) -> bool:
+    return sum(4 * inner * run.windows * run.length**2 for run in windows.runs) >= WORTH_A_CALL * len(windows.runs)
 
 
 def attend_lengths(q: Tensor, k: Tensor, v: Tensor, batch: Sequence[WindowRun], borders: Tensor) -> Tensor:
