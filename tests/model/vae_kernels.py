@@ -49,6 +49,15 @@ def normalised(
     return [buffer]
 
 
+def side_by_side(draw: Draw, shape: tuple[int, int, int, int]) -> list[Tensor]:
+    """Into a ring, whose frames lie side by side as channels."""
+    _, H, W, C = shape
+    x, ring = draw.rows(*shape), draw.rows(H, W, 3, C).permute(2, 0, 1, 3)
+    normalise.normalise_into(ring, x, draw.vectors(1, C), draw.vectors(1, C), slot=1, copies=1)
+    residual.add_residual_into(ring, x, draw.rows(*shape), draw.vectors(C), slot=2)
+    return [ring]
+
+
 def added(draw: Draw, shape: tuple[int, int, int, int], groups: int) -> list[Tensor]:
     x, d, bias = draw.rows(*shape), draw.rows(*shape), draw.vectors(shape[-1])
     sums = residual.add_residual(x, d, bias, groups=groups)
@@ -102,6 +111,7 @@ def cases() -> Iterator[Case]:
     yield "add in bf16", BF16, lambda d: added(d, (2, 5, 7, 64), 32)
     yield "add into a room", FP32, lambda d: added_into(d, (2, 5, 7, 8), 1, 0)
     yield "add into a room with copies", BF16, lambda d: added_into(d, (2, 33, 17, 16), 2, 2)
+    yield "into a ring", FP32, lambda d: side_by_side(d, (1, 40, 21, 8))
     yield "shuffle in space", FP32, lambda d: shuffled(d, 2, (9, 5), 8, 1, 4)
     yield "shuffle in space and time", FP32, lambda d: shuffled(d, 2, (3, 4), 16, 2, 2)
     yield "shuffle of one row", FP32, lambda d: shuffled(d, 1, (1, 1), 8, 2, 4)

@@ -146,7 +146,7 @@ def scale_and_shift(sums: GroupSums, bias: Tensor, norm: GroupNormWeights) -> tu
     scale, shift = torch.empty_like(sums.pivot), torch.empty_like(sums.pivot)
     _scale_and_shift[(T,)](
         parts, sums.pivot, bias, norm.weight, norm.bias, scale, shift, parts.shape[1], sums.count, norm.eps,
-        C, norm.groups, 64, num_warps=WARPS,
+        C, norm.groups, 256, num_warps=WARPS,
     )  # fmt: skip
     return scale, shift
 

@@ -12,8 +12,8 @@ from torch import Tensor
 TILE_ELEMENTS = 4096
 """Per step of a program: 16 elements for each of 256 threads."""
 
-PROGRAMS = 2112
-"""Of a reduction: sixteen for each multiprocessor of an H100."""
+PROGRAMS = 528
+"""Of a reduction: four for each multiprocessor of an H100."""
 
 WARPS = 8
 

@@ -14,7 +14,7 @@ from restoration_runner.models.kernels.launch import WARPS, takes, tile_rows
 
 @triton.jit
 def _normalise(
-    x, scale, shift, out, P, x_frame, out_frame,
+    x, scale, shift, out, P, x_frame, out_frame, out_pixel,
     C: tl.constexpr, TILE: tl.constexpr, COPIES: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(1)
@@ -22,16 +22,17 @@ def _normalise(
     r = tl.program_id(0) * TILE + tl.arange(0, TILE)
     inside = (r < P)[:, None]
     at = r.to(tl.int64)[:, None] * C + c[None, :]
+    out_at = r.to(tl.int64)[:, None] * out_pixel + c[None, :]
     v = tl.load(x + t.to(tl.int64) * x_frame + at, mask=inside, other=0.0).to(tl.float32)
     v = v * tl.load(scale + t * C + c)[None, :] + tl.load(shift + t * C + c)[None, :]
     if SILU:
         v = v * tl.sigmoid(v)
     v = v.to(out.dtype.element_ty)
-    tl.store(out + t.to(tl.int64) * out_frame + at, v, mask=inside)
+    tl.store(out + t.to(tl.int64) * out_frame + out_at, v, mask=inside)
     if COPIES > 0:
         if t == 0:
             for k in tl.static_range(1, COPIES + 1):
-                tl.store(out + at - k * out_frame.to(tl.int64), v, mask=inside)
+                tl.store(out + out_at - k * out_frame.to(tl.int64), v, mask=inside)
 
 
 def normalise_into(
@@ -39,8 +40,8 @@ def normalise_into(
 ) -> None:
     """`buffer[slot + t] = silu(x[t]·scale[t] + shift[t])`, and the `copies` slots before `slot` get that of frame 0.
 
-    x `[T, H, W, C]` and buffer `[slots, H, W, C]`: each frame contiguous, any distance between frames. scale, shift
-    `[T, C]` fp32.
+    x `[T, H, W, C]`: each frame contiguous. buffer `[slots, H, W, C]`: any distances between frames and between pixels,
+    rows one after the other. scale, shift `[T, C]` fp32.
     """
     T, H, W, C = x.shape
     if not takes(x, C):
@@ -48,7 +49,7 @@ def normalise_into(
         return
     tile = 2 * tile_rows(C)
     grid = (triton.cdiv(H * W, tile), T)
-    strides = x.stride(0), buffer.stride(0)
+    strides = x.stride(0), buffer.stride(0), buffer.stride(2)
     _normalise[grid](x, scale, shift, buffer[slot:], H * W, *strides, C, tile, copies, silu, num_warps=WARPS)
 
 

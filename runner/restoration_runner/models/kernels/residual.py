@@ -15,7 +15,7 @@ from restoration_runner.models.kernels.launch import WARPS, rows_per_program, ta
 
 @triton.jit
 def _add_residual(
-    x, d, bias, y, parts, pivot, P, W, y_row, y_frame, rows,
+    x, d, bias, y, parts, pivot, P, W, y_frame, y_row, y_pixel, rows,
     C: tl.constexpr, G: tl.constexpr, TILE: tl.constexpr, COPIES: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
@@ -38,7 +38,7 @@ def _add_residual(
         at = base + p.to(tl.int64)[:, None] * C + c[None, :]
         v = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
         v = (v + tl.load(d + at, mask=inside, other=0.0).to(tl.float32) + b[None, :]).to(y.dtype.element_ty)
-        y_at = ((p // W).to(tl.int64) * y_row + (p % W) * C)[:, None] + c[None, :]
+        y_at = ((p // W).to(tl.int64) * y_row + (p % W).to(tl.int64) * y_pixel)[:, None] + c[None, :]
         tl.store(y + t.to(tl.int64) * y_frame + y_at, v, mask=inside)
         if COPIES > 0:
             if t == 0:
@@ -62,7 +62,7 @@ def add_residual(x: Tensor, d: Tensor, bias: Tensor, *, groups: int) -> GroupSum
     parts = x.new_empty((T, -(-H * W // rows), 2, groups), dtype=torch.float32)
     pivot = x.new_empty((T, C), dtype=torch.float32)
     _add_residual[(parts.shape[1], T)](
-        x, d, bias, d, parts, pivot, H * W, W, W * C, H * W * C, rows, C, groups, tile_rows(C), 0, True, num_warps=WARPS
+        x, d, bias, d, parts, pivot, H * W, W, *d.stride()[:3], rows, C, groups, tile_rows(C), 0, True, num_warps=WARPS
     )
     return GroupSums(parts, pivot, H * W * (C // groups))
 
@@ -70,7 +70,7 @@ def add_residual(x: Tensor, d: Tensor, bias: Tensor, *, groups: int) -> GroupSum
 def add_residual_into(buffer: Tensor, x: Tensor, d: Tensor, bias: Tensor, *, slot: int, copies: int = 0) -> None:
     """`buffer[slot + t, :H, :W] = x[t] + d[t] + bias`, and the `copies` slots before `slot` get that of frame 0.
 
-    buffer `[slots, H', W', C]` contiguous, H' ≥ H and W' ≥ W: what lies beyond is left alone.
+    buffer `[slots, H', W', C]` at any distances, H' ≥ H and W' ≥ W: what lies beyond is left alone.
     """
     T, H, W, C = x.shape
     if not takes(x, C):
@@ -80,6 +80,6 @@ def add_residual_into(buffer: Tensor, x: Tensor, d: Tensor, bias: Tensor, *, slo
         return
     rows = rows_per_program(H * W, T, C)
     _add_residual[(-(-H * W // rows), T)](
-        x, d, bias, buffer[slot:], bias, bias, H * W, W, buffer.stride(1), buffer.stride(0), rows,
+        x, d, bias, buffer[slot:], bias, bias, H * W, W, *buffer.stride()[:3], rows,
         C, 1, tile_rows(C), copies, False, num_warps=WARPS,
     )  # fmt: skip

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from restoration_runner.models.kernels.normalise import normalise_into
-from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve, output_shape
+from restoration_runner.models.seedvr2.fast.vae_convolve import (
+    channels_last,
+    convolve,
+    frames_as_channels,
+    output_shape,
+)
 from restoration_runner.models.seedvr2.fast.vae_state import FastState, past_of
 
 
@@ -141,14 +146,16 @@ class CausalConv(CausalInput):
 class RingConv(CausalConv):
     """Three taps, one frame a call: the last three frames stay where they are, and the weights turn instead.
 
-    Slot j of a ring whose newest frame is in slot s holds time tap (j - s - 1) mod 3. Measured on one H100, 21 frames
-    1280×720 frame by frame: decoding 652 ms, against 773 ms when the two earlier frames are copied.
+    The frames lie side by side as channels, so that three taps over time are one 2-D convolution, for which cuDNN has
+    faster kernels. Slot j of a ring whose newest frame is in slot s holds time tap (j - s - 1) mod 3. Measured on one
+    H100, 21 frames 1280×720 frame by frame: decoding 652 ms, against 773 ms when the two earlier frames are copied; 2-D
+    runs at 747 (128 channels) and 752 TFLOP/s (256 to 128), against 590 to 650 and 570 to 620 in three dimensions.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, dtype: torch.dtype | None = None) -> None:
         super().__init__(weight, bias, dtype=dtype)
-        turns = [[(slot - newest - 1) % 3 for slot in range(3)] for newest in range(2)]
-        self._turned = (*(channels_last(weight[:, :, taps], dtype or weight.dtype) for taps in turns), self.weight)
+        turns = [[(slot - newest - 1) % 3 for slot in range(3)] for newest in range(3)]
+        self._turned = [frames_as_channels(weight[:, :, taps], dtype or weight.dtype) for taps in turns]
 
     def room(self, like: Tensor, state: FastState | None) -> Room:
         if like.shape[0] != 1:
@@ -157,12 +164,23 @@ class RingConv(CausalConv):
             return super().room(like, None)
         past = state.past(self)
         if past is None:
-            return Room(like.new_empty((3, *like.shape[1:])), slot=2, copies=1, seen=0)
+            return Room(side_by_side(3, like), slot=2, copies=1, seen=0)
         return Room(past.frames, slot=(past.seen + 2) % 3, copies=0, seen=past.seen)
 
     def calls(self, room: Room, state: FastState | None) -> list[Call]:
         if state is not None:
             state.remember(self, room.buffer, seen=room.seen + 1)
         if room.seen == 0:
-            return [Call(room.buffer[room.slot :], self.still)]
-        return [Call(room.buffer, self._turned[room.slot])]
+            return [Call(room.buffer[room.slot :].contiguous(), self.still)]
+        return [Call(as_one_image(room.buffer), self._turned[room.slot])]
+
+
+def side_by_side(frames: int, like: Tensor) -> Tensor:
+    """`[frames, H, W, C]` whose frames lie side by side as channels; H, W and C those of `like [T, H, W, C]`."""
+    _, H, W, C = like.shape
+    return like.new_empty((H, W, frames, C)).permute(2, 0, 1, 3)
+
+
+def as_one_image(x: Tensor) -> Tensor:
+    """Frames that lie side by side as `[1, H, W, frames·C]`, without a copy."""
+    return x.permute(1, 2, 0, 3).flatten(2)[None]

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from restoration_runner.models.kernels.normalise import normalise_into
-from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv
-from restoration_runner.models.seedvr2.fast.vae_convolve import convolve
+from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, as_one_image
+from restoration_runner.models.seedvr2.fast.vae_convolve import convolve, frames_as_channels
 from restoration_runner.models.seedvr2.fast.vae_past_rows import DevicePast, HostPast, strips
 from restoration_runner.models.seedvr2.fast.vae_state import FastState, past_of
 
@@ -21,6 +21,7 @@ class StripConv(CausalConv):
     def __init__(self, weight: Tensor, bias: Tensor, *, rows: int, past_on_host: bool = False) -> None:
         super().__init__(weight, bias)
         self.rows, self.past_on_host = rows, past_on_host
+        self._side_by_side = frames_as_channels(weight, weight.dtype)
 
     def of_normalised(
         self, x: Tensor, scale: Tensor, shift: Tensor, state: FastState | None, *, overwrite: bool = False
@@ -29,8 +30,6 @@ class StripConv(CausalConv):
         T, H, W, _ = x.shape
         if T != 1:
             raise ValueError(f"strips take one frame a call, not {T}")
-        if self.rows >= H and not self.past_on_host:
-            return super().of_normalised(x, scale, shift, state, overwrite=overwrite)
         past = past_of(state, self)
         out = x.new_empty((1, H, W, self.weight.shape[0]))
         frames: Tensor | None
@@ -62,7 +61,7 @@ class StripConv(CausalConv):
             row_above = strip.core(buffer)[0, -1].clone()
             normalise_into(inside, x[:, strip.start : strip.stop], scale, shift, slot=2)
             past.store(strip, buffer)
-            convolve(buffer, self.weight, pad=(0, 1), out=out[:, strip.first : strip.last])
+            convolve(as_one_image(buffer), self._side_by_side, pad=(0, 1), out=out[:, strip.first : strip.last])
         past.finish()
 
     def _past_for(self, x: Tensor) -> Tensor:
