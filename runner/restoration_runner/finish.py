@@ -4,7 +4,9 @@ from pathlib import Path
 
 from restoration_api.ledger import Marker, Plan
 from restoration_api.outcome import Outcome, Stage
+from restoration_runner.errors import RestorationError
 from restoration_runner.publish import Seen
+from restoration_runner.storage.store import ObjectMissingError
 from restoration_runner.task import Task
 from restoration_runner.video import streams
 
@@ -22,14 +24,16 @@ def assemble_and_publish(task: Task, plan: Plan, source: Path, markers: dict[int
     task.progress.enter(Stage.ASSEMBLING)
     fates = streams.decide(plan.video, audio=plan.audio)
     with task.clock.step("assemble"):
-        path, verification = assemble(
-            plan,
-            source,
-            segments=[task.work.fetch(markers[segment.index], task.folder) for segment in plan.segments],
-            markers=markers,
-            outcomes=fates,
-            folder=task.folder,
-        )
+        segments = [task.work.fetch(markers[segment.index], task.folder) for segment in plan.segments]
+        try:
+            path, verification = assemble(
+                plan, source, segments=segments, markers=markers, outcomes=fates, folder=task.folder
+            )
+        except RestorationError as error:
+            gone = [segment.name for segment in segments if not segment.exists()]
+            if gone:  # in a folder they are read where they lie, and a peer may clear up at any time
+                raise ObjectMissingError(f"{gone[0]} vanished while it was joined") from error
+            raise
     task.stop.check()
     task.progress.enter(Stage.UPLOADING)
     with task.clock.step("upload"):

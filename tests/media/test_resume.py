@@ -205,6 +205,24 @@ def test_of_two_runners_at_once_one_publishes_and_both_succeed(reference: Refere
     assert [item.key for item in store.list_objects(work.prefix)] == [f"{work.prefix}final.json"]
 
 
+def test_a_segment_that_vanishes_while_it_is_joined_is_made_again(reference: Reference, tmp_path: Path) -> None:
+    """A peer that was faster clears up, in a folder where segments are read in place."""
+    request = make_request(reference.source.as_uri(), (tmp_path / "out.mp4").as_uri(), reference.model)
+    removed: list[Path] = []
+
+    def clear(event: str) -> None:
+        if event == "before join" and not removed:
+            removed.extend(tmp_path.glob(".vr/*/seg/00002*"))
+            for path in removed:
+                path.unlink()
+
+    with jobs.hooked(clear):
+        outcome = run_here(request)
+    assert len(removed) == 2, "a segment and its marker"
+    assert (outcome.result, outcome.reason) == (Result.SUCCEEDED, "Completed")
+    assert content_sha256(request) == reference.sha256
+
+
 def test_the_same_request_again_is_a_cache_hit(reference: Reference) -> None:
     output = reference.source.with_name("out.mp4")
     before = output.stat()
