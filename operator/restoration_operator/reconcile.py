@@ -196,7 +196,7 @@ class Reconciler:
                     await self._create_job(restoration, action.manifest)
                     changed = True
                 case DeleteJob():
-                    await self._delete_job(action)
+                    changed = await self._delete_job(action) or changed
                 case SetJobTtl():
                     await self._set_job_ttl(action)
                 case DeleteRestoration():
@@ -240,13 +240,15 @@ class Reconciler:
         memory.refusal, memory.refusals, memory.snapshot = None, 0, None
         log.info("job adopted" if created.existed else "job created", job=view.name, **_names(restoration))
 
-    async def _delete_job(self, action: DeleteJob) -> None:
+    async def _delete_job(self, action: DeleteJob) -> bool:
+        """Whether more is known of the Job than before: that it is going, or gone."""
         left = await self._cluster.delete_job(action.job, action.propagation)
         if left is None:
             self._store.drop_job(action.job.uid)
         else:
             self._store.put_job(left)
         log.info("job deleted", namespace=action.job.namespace, job=action.job.name, propagation=action.propagation)
+        return left is None or not action.job.deleting
 
     async def _set_job_ttl(self, action: SetJobTtl) -> None:
         job = await self._cluster.set_job_ttl(action.job, action.seconds)

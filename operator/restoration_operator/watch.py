@@ -72,6 +72,8 @@ class Feed:
         if event["type"] == "DELETED":
             self._store.drop_restoration(uid)
             return
+        if self._knows(body):
+            return
         try:
             self._queue.add(self._store.put_restoration(body))
         except ValidationError as error:
@@ -90,21 +92,22 @@ class Feed:
     async def job(self, *, event: Event, **_: Any) -> None:
         """A Job of ours was made, changed or deleted."""
         metrics.watched("jobs")
-        if not self._concerns_us(event["object"]):
+        body, deleted = event["object"], event["type"] == "DELETED"
+        if not self._concerns_us(body) or (not deleted and self._knows(body)):
             return
-        owner = self._store.put_job(event["object"])
-        if event["type"] == "DELETED":
-            self._store.drop_job(event["object"]["metadata"]["uid"])
+        owner = self._store.put_job(body)
+        if deleted:
+            self._store.drop_job(body["metadata"]["uid"])
         self._wake(owner)
 
     async def pod(self, *, event: Event, **_: Any) -> None:
         """A pod of ours was made, changed or deleted."""
         metrics.watched("pods")
-        body = event["object"]
-        if not self._concerns_us(body):
+        body, deleted = event["object"], event["type"] == "DELETED"
+        if not self._concerns_us(body) or (not deleted and self._knows(body)):
             return
         owner = self._store.put_pod(body)
-        if event["type"] == "DELETED":
+        if deleted:
             self._store.drop_pod(body["metadata"]["uid"], body)
         self._wake(owner)
 
@@ -124,6 +127,15 @@ class Feed:
             self._profile_changed(body)
         for uid in self._store.dependants(key):
             self._queue.add(uid)
+
+    def _knows(self, body: Json) -> bool:
+        """Whether the store has this very version: of an own write, whose answer came first, or of the first listing.
+
+        Three of the four events between a restoration and its Job are such echoes. Whoever wrote has decided again
+        since, so there is nothing to wake anybody for.
+        """
+        meta = body["metadata"]
+        return self._store.version(meta["uid"]) == int(meta["resourceVersion"])
 
     def _concerns_us(self, body: Json) -> bool:
         return self._scope.serves(body["metadata"].get("namespace"))

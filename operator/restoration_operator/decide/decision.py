@@ -7,7 +7,7 @@ from typing import Any, Final, assert_never
 from restoration_api.outcome import FAILURES, FailureReason
 from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
 from restoration_api.resources.status import Worker
-from restoration_operator.build.job import Plan, build_job
+from restoration_operator.build.job import Plan
 from restoration_operator.build.names import Role, job_name
 from restoration_operator.decide import (
     agreement,
@@ -144,20 +144,18 @@ def _create(seen: Observation, settled: Terms, step: Step, seconds_left: int | N
     )
     if refusal is not None and now < refusal.retry_at:
         return Decision(status=status, wake_at=refusal.retry_at)
-    manifest = build_job(
-        Plan(
-            restoration=restoration,
-            profile=settled.profile.spec,
-            snapshot_name=profile.snapshot_name or "",
-            request_hash=settled.snapshot.request_hash,
-            execution=variation.next_execution(
-                status, settled.profile.spec, step.number, role=step.role, seconds_left=seconds_left
-            ),
-            light=seen.light,
-        )
+    plan = Plan(
+        restoration=restoration,
+        profile=settled.profile.spec,
+        snapshot_name=profile.snapshot_name or "",
+        request_hash=settled.snapshot.request_hash,
+        execution=variation.next_execution(
+            status, settled.profile.spec, step.number, role=step.role, seconds_left=seconds_left
+        ),
+        light=seen.light,
     )
     ensure = EnsureSnapshot(profile.snapshot_name or "", settled.snapshot)
-    return Decision(status=status, actions=(ensure, CreateJob(manifest)))
+    return Decision(status=status, actions=(ensure, CreateJob(plan)))
 
 
 def _wait_for_slot(seen: Observation, settled: Terms, now: datetime) -> Decision | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from restoration_api.outcome import Outcome, Progress
 from restoration_api.resources import ProfileSpec, VideoRestoration, VideoRestorationStatus
+from restoration_operator.build.job import Plan, build_job
 from restoration_operator.build.light import LightResources
 from restoration_operator.build.snapshot import Snapshot
 from restoration_operator.views import JobView, PodView, WarningEvent
@@ -193,7 +194,12 @@ class EnsureSnapshot:
 class CreateJob:
     """Create the Job, or adopt the one of that name if it is ours and alive. Comes after its `EnsureSnapshot`."""
 
-    manifest: dict[str, Any]
+    plan: Plan
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Built when it is asked for: of two decisions about a new Job, the first only reserves its number."""
+        return build_job(self.plan)
 
 
 class Propagation(StrEnum):

@@ -17,6 +17,8 @@ from restoration_operator.decide.types import NoProfile, Profile
 from restoration_operator.profile_file import BuiltinProfile, ImageFiller
 from restoration_operator.store import Store
 from restoration_operator.views import EXECUTION_LABEL, JOB_NAME_LABEL, UID_LABEL
+from restoration_operator.watch import Feed
+from restoration_operator.workqueue import WorkQueue
 
 Body = dict[str, Any]
 FILL = ImageFiller("runner:1", None)
@@ -196,3 +198,37 @@ def test_a_team_profile_is_looked_up_in_the_restorations_namespace(store: Store)
     missing = store.profile_of(asked)
     assert isinstance(missing, NoProfile)
     assert missing.message == "there is no RestorationProfile 'team' in namespace default"
+
+
+class TestEchoes:
+    """An own write comes back as a watch event: whoever wrote has decided again since."""
+
+    async def told(self, store: Store, body: Body, kind: str = "restoration") -> list[str]:
+        """Whose turn it is after a watch event."""
+        queue = WorkQueue()
+        feed = Feed(store, queue, profile_changed=lambda body: None)
+        await getattr(feed, kind)(event={"type": "MODIFIED", "object": body})
+        return [await queue.take()] if len(queue) else []
+
+    async def test_news_wakes(self, store: Store) -> None:
+        store.put_restoration(vr(version=1))
+        assert await self.told(store, vr(version=2)) == [vr()["metadata"]["uid"]]
+
+    async def test_an_echo_does_not(self, store: Store) -> None:
+        store.put_restoration(vr(version=2))
+        assert await self.told(store, vr(version=2)) == []
+
+    async def test_what_is_over_has_echoes_too(self, store: Store) -> None:
+        store.put_restoration(vr(version=2, status=over()))
+        assert await self.told(store, vr(version=2, status=over())) == []
+
+    async def test_children(self, store: Store) -> None:
+        store.put_pod(pod(version=3))
+        assert await self.told(store, pod(version=3), "pod") == []
+        assert await self.told(store, pod(version=4), "pod") != []
+
+    async def test_a_deletion_is_never_an_echo(self, store: Store) -> None:
+        store.put_restoration(vr(version=2))
+        feed = Feed(store, WorkQueue(), profile_changed=lambda body: None)
+        await feed.restoration(event={"type": "DELETED", "object": vr(version=2)})
+        assert store.uids() == ()
