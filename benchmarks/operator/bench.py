@@ -22,7 +22,7 @@ from hack.cluster.controlplane import ControlPlane
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.servers import free_ports
 
-from benchmarks.operator.api import Api
+from benchmarks.operator.api import VRS, Api
 
 ROOT = Path(__file__).resolve().parents[2]
 TICK_HZ = os.sysconf("SC_CLK_TCK")
@@ -56,7 +56,19 @@ async def connected(plane: ControlPlane) -> AsyncIterator[Bench]:
     plane.kubectl("apply", "--filename", ROOT / "crds")
     plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "--filename", ROOT / "crds")
     async with Api(plane.kubeconfig) as api:
+        await _served(api)
         yield Bench(plane=plane, api=api)
+
+
+async def _served(api: Api) -> None:
+    """An established CRD answers 429 "storage is (re)initializing" for another moment."""
+    while True:
+        try:
+            await api.call("GET", VRS.format("default"))
+        except RuntimeError:
+            await asyncio.sleep(0.2)
+        else:
+            return
 
 
 class Operator:

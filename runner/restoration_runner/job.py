@@ -19,6 +19,7 @@ from restoration_runner.inputs import check_unchanged
 from restoration_runner.publish import Seen
 from restoration_runner.storage.store import ObjectMissingError, PreconditionError
 from restoration_runner.task import JobContext, Task, scratch_folder
+from restoration_runner.video.threads import sparing
 
 if TYPE_CHECKING:
     from restoration_runner.segments import Segments
@@ -36,7 +37,8 @@ def run_job(context: JobContext) -> Outcome:
         RestorationError: with its class.
         InterruptedByRequestError: told to stop; finished segments are kept.
     """
-    with scratch_folder(context) as folder:
+    # A memory hint means that a predecessor was killed for the memory it took: slower, and with less of it.
+    with scratch_folder(context) as folder, sparing(context.memory_hint_mib is not None):
         task = Task(context, folder)
         seen = task.look()
         if seen.hit is not None:

@@ -55,6 +55,8 @@ class Segments:
                     task.count_reused(segment)
                     continue
                 pending.append(segments.make(segment, lambda made: self._commit(plan, made, maker)))
+                if task.context.memory_hint_mib is not None:
+                    pending[-1].result()  # encoding and checking it take memory, too: not beside the next one
             for future in pending:
                 marker = future.result()
                 found[marker.segment] = marker

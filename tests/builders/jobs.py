@@ -76,6 +76,7 @@ def run_here(
     stop: StopSignal | None = None,
     progress: ProgressTracker | None = None,
     only: frozenset[int] | None = None,
+    memory_hint_mib: int | None = None,
     role: Callable[[JobContext], Outcome] = run_job,
 ) -> Outcome:
     """Do a role's work in this process; it leaves nothing in its scratch folder."""
@@ -90,6 +91,7 @@ def run_here(
                 execution=execution,
                 device="cpu",
                 only=only,
+                memory_hint_mib=memory_hint_mib,
             )
         )
         assert list(Path(scratch).iterdir()) == []

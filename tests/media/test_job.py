@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -25,7 +26,8 @@ from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.restoration.resize import resize
 from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.storage.file import FileStore
-from restoration_runner.video import colour, ffmpeg_cli
+from restoration_runner.video import colour, ffmpeg_cli, threads, write
+from restoration_runner.video import source as source_module
 from restoration_runner.work import Work
 
 
@@ -317,6 +319,39 @@ def test_the_same_bytes_on_one_core_and_on_several(model: Path, tmp_path: Path) 
         assert run_killed(request, At("never"), environment={"TEST_CORES": cores}) == 0
         sums.add(hashlib.sha256(out.read_bytes()).hexdigest())
     assert len(sums) == 1
+
+
+def test_with_a_memory_hint_less_is_in_memory_at_once_and_the_bytes_are_the_same(
+    model: Path, tmp_path: Path, with_restorer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoders of the input, of each segment and of the output get one thread; segments come one after the other."""
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=24, width=64, height=64))
+    real, opened = threads.spread, set()
+
+    def spread(stream: Any) -> None:
+        real(stream)
+        opened.add((str(stream.thread_type), stream.codec_context.thread_count == 1))
+
+    for module in (source_module, write):
+        monkeypatch.setattr(module, "spread", spread)
+    commit = Work.commit
+    monkeypatch.setattr(Work, "commit", lambda *made: time.sleep(0.1) or commit(*made))
+    found = {}
+    for hint in (None, 96):
+        with_restorer(Identity())
+        opened.clear()
+        events: list[str] = []
+        out = tmp_path / f"out-{hint}.mp4"
+        with jobs.hooked(events.append):
+            run_here(make_request(source.as_uri(), out.as_uri(), model), memory_hint_mib=hint)
+        found[hint] = (hashlib.sha256(out.read_bytes()).hexdigest(), set(opened))
+        if hint is not None:
+            # No frame of a segment is computed before the one before is committed, however long that takes.
+            made = "".join({"frame": ".", "after marker": "|"}.get(event, "") for event in events)
+            assert made == 5 * "." + "|" + 19 * "." + "|"
+    assert found[None][0] == found[96][0]
+    assert all(one_thread for _, one_thread in found[96][1])
+    assert not any(kind == "NONE" for kind, _ in found[None][1])
 
 
 def test_what_cannot_be_cleared_up_does_not_fail_finished_work(

@@ -46,8 +46,6 @@ QUEUE_FRAMES = 8
 OUTPUT_FRAMES, OUTPUT_BYTES = 48, 256 << 20
 """Between a GPU and the encoder: the frames of a window come out together, and then none while the next window is
 encoded and denoised. With room for a window the video encoder has to keep up on average only."""
-QUEUE_SHARE = 16
-"""With a memory hint each queue gets this fraction of it at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +87,12 @@ class Room:
 
 
 def queue_room(plan: Plan, memory_hint_mib: int | None, *, on_gpu: bool) -> Room:
-    """Fewer if a predecessor ran out of the host's memory; on a CPU the network is slower than any codec."""
+    """One each if a predecessor ran out of the host's memory; on a CPU the network is slower than any codec."""
+    if memory_hint_mib is not None:
+        return Room(decoded=1, restored=1)
     frame_bytes = plan.width * plan.height * 3
     wanted = max(QUEUE_FRAMES, min(OUTPUT_FRAMES, OUTPUT_BYTES // frame_bytes)) if on_gpu else QUEUE_FRAMES
-    if memory_hint_mib is None:
-        return Room(restored=wanted)
-    most = max(1, (memory_hint_mib << 20) // (QUEUE_SHARE * frame_bytes))
-    return Room(decoded=min(QUEUE_FRAMES, most), restored=min(wanted, most))
+    return Room(restored=wanted)
 
 
 class SegmentMaker:

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from restoration_api.ledger import VideoFacts
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
+from restoration_runner.video.threads import spread
 
 CONTAINERS: Final = (
     "mov",
@@ -130,10 +131,10 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator["Packet[Str
 
 
 def video_stream(container: InputContainer, index: int) -> VideoStream:
-    """The video stream at `index`, with decoding spread over the machine's cores (never changes the frames)."""
+    """The video stream at `index`, its decoder given its threads (which never change the frames)."""
     stream = container.streams[index]
     if not isinstance(stream, VideoStream):
         raise ValueError(f"stream {index} is {stream.type}, not video")
     stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-    stream.thread_type = "AUTO"
+    spread(stream)
     return stream

@@ -25,6 +25,7 @@ from restoration_api.request import Codec
 from restoration_runner.video import pixels, tags
 from restoration_runner.video.rules import GOP_SECONDS, PINNED
 from restoration_runner.video.source import open_media
+from restoration_runner.video.threads import spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,5 +199,5 @@ def hash_frames(path: Path) -> tuple[int, str]:
 def decode_all(container: InputContainer) -> Iterator[VideoFrame]:
     """All frames of the only video stream of a file of ours."""
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    spread(stream)
     return container.decode(stream)
