@@ -19,7 +19,8 @@ from tests.builders.operator_process import OperatorProcess
 from tests.builders.resources import make_profile, make_vr
 
 ROOT = Path(__file__).resolve().parents[2]
-KUEUE = "/apis/kueue.x-k8s.io/v1beta1"
+GROUP = "kueue.x-k8s.io"
+QUEUE_LABEL = f"{GROUP}/queue-name"
 CLUSTER_KINDS = ("resourceflavors", "clusterqueues", "workloadpriorityclasses")
 
 
@@ -40,8 +41,22 @@ async def api(kubeconfig: Path) -> AsyncIterator[ApiServer]:
 
 
 @pytest.fixture
-async def queue(api: ApiServer) -> AsyncIterator[str]:
+async def version(api: ApiServer) -> str:
+    """The API version that this Kueue prefers: v1beta1 up to 0.14, v1beta2 since, and v1beta1 no more since 0.20."""
+    try:
+        return str((await api.call("GET", f"/apis/{GROUP}"))["preferredVersion"]["version"])
+    except RefusedError as error:
+        pytest.fail(f"the cluster of KUBECONFIG has no Kueue: {error}")
+
+
+@pytest.fixture
+async def queue(api: ApiServer, version: str) -> AsyncIterator[str]:
     """A namespace with a queue of one processor, under one name for everything."""
+    kueue = f"/apis/{GROUP}/{version}"
+
+    def body(kind: str, name: str, **rest: Any) -> Json:
+        return {"apiVersion": f"{GROUP}/{version}", "kind": kind, "metadata": {"name": name}, **rest}
+
     name = f"vr-kueue-{uuid.uuid4().hex[:8]}"
     flavor = {
         "name": name,
@@ -55,23 +70,19 @@ async def queue(api: ApiServer) -> AsyncIterator[str]:
         "preemption": {"withinClusterQueue": "LowerPriority"},
     }
     await api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
-    await api.call("POST", f"{KUEUE}/resourceflavors", body("ResourceFlavor", name, spec={}))
-    await api.call("POST", f"{KUEUE}/clusterqueues", body("ClusterQueue", name, spec=spec))
+    await api.call("POST", f"{kueue}/resourceflavors", body("ResourceFlavor", name, spec={}))
+    await api.call("POST", f"{kueue}/clusterqueues", body("ClusterQueue", name, spec=spec))
     urgent = body("WorkloadPriorityClass", name, value=1000, description="urgent")
-    await api.call("POST", f"{KUEUE}/workloadpriorityclasses", urgent)
+    await api.call("POST", f"{kueue}/workloadpriorityclasses", urgent)
     local = body("LocalQueue", "gpu", spec={"clusterQueue": name})
-    await api.call("POST", f"{KUEUE}/namespaces/{name}/localqueues", local)
+    await api.call("POST", f"{kueue}/namespaces/{name}/localqueues", local)
     yield name
     await api.call("DELETE", f"/api/v1/namespaces/{name}")
     for kind in CLUSTER_KINDS:
         try:
-            await api.call("DELETE", f"{KUEUE}/{kind}/{name}")
+            await api.call("DELETE", f"{kueue}/{kind}/{name}")
         except RefusedError:
             continue
-
-
-def body(kind: str, name: str, **rest: Any) -> Json:
-    return {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": kind, "metadata": {"name": name}, **rest}
 
 
 async def submit(api: ApiServer, namespace: str, name: str, **labels: str) -> None:
@@ -79,7 +90,7 @@ async def submit(api: ApiServer, namespace: str, name: str, **labels: str) -> No
         "profileRef": {"kind": "RestorationProfile", "name": "one"},
         "output.uri": f"s3://media/restored/{name}.mp4",
     }
-    asked = make_vr(changes, name=name, namespace=namespace, labels={"kueue.x-k8s.io/queue-name": "gpu", **labels})
+    asked = make_vr(changes, name=name, namespace=namespace, labels={QUEUE_LABEL: "gpu", **labels})
     await api.call("POST", f"{GROUP_PATH}/namespaces/{namespace}/videorestorations", asked)
 
 
@@ -92,33 +103,61 @@ async def admitted(api: ApiServer, namespace: str, name: str) -> None:
     await eventually(let_go, what=f"Kueue has let {name} go")
 
 
-async def waits(api: ApiServer, namespace: str, name: str) -> str:
-    """What a restoration says that waits in the queue, in Kueue's words."""
-    found = await api.until(namespace, "Scheduled", "Queued", name=name)
-    return next(str(item["message"]) for item in found["status"]["conditions"] if item["type"] == "Scheduled")
+async def says(api: ApiServer, namespace: str, name: str, word: str) -> None:
+    """A restoration waits in the queue and says why in Kueue's words; they are looked up again every half minute."""
+
+    async def said() -> bool:
+        body = await api.restoration(namespace, name)
+        told = [item for item in body["status"].get("conditions", ()) if item["type"] == "Scheduled"]
+        return any(item["reason"] == "Queued" and word in item["message"] for item in told)
+
+    await eventually(said, what=f"{name} waits, and says {word!r}")
 
 
+def touched_by(job: Json) -> set[str]:
+    """Who has written `spec.suspend` last."""
+    entries = job["metadata"]["managedFields"]
+    return {item["manager"] for item in entries if "f:suspend" in item.get("fieldsV1", {}).get("f:spec", {})}
+
+
+@pytest.fixture
+async def profile(api: ApiServer, queue: str) -> None:
+    """One execution takes the whole queue."""
+    whole = {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}
+    body = make_profile(whole, kind="RestorationProfile", name="one", namespace=queue)
+    await api.call("POST", f"{GROUP_PATH}/namespaces/{queue}/restorationprofiles", body)
+
+
+@pytest.mark.usefixtures("profile")
+async def test_a_plan_stands_in_no_queue(api: ApiServer, queue: str, kubeconfig: Path, tmp_path: Path) -> None:
+    """It needs no GPU, and what it finds out must not wait for one."""
+    settings = {"watch_namespaces": queue, "namespace": queue, "plan_jobs": "Always"}
+    with OperatorProcess(tmp_path, kubeconfig=kubeconfig, **settings) as operator:
+        await operator.synced()
+        await submit(api, queue, "planned")
+        [job] = await eventually(lambda: api.jobs(queue), what="the plan has its Job")
+    assert job["metadata"]["labels"]["videorestoration.dev/role"] == "plan"
+    assert QUEUE_LABEL not in job["metadata"]["labels"]
+    assert not job["spec"].get("suspend")
+
+
+@pytest.mark.usefixtures("profile")
 async def test_quota_queue_and_preemption(api: ApiServer, queue: str, kubeconfig: Path, tmp_path: Path) -> None:
-    profile = make_profile(
-        {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}},
-        kind="RestorationProfile",
-        name="one",
-        namespace=queue,
-    )
-    await api.call("POST", f"{GROUP_PATH}/namespaces/{queue}/restorationprofiles", profile)
     settings = {"watch_namespaces": queue, "namespace": queue, "kueue_workloads": "true"}
     with OperatorProcess(tmp_path, kubeconfig=kubeconfig, **settings) as operator:
         await operator.synced()
         await submit(api, queue, "first")
         await admitted(api, queue, "first")
         await submit(api, queue, "second")
-        assert "insufficient" in await waits(api, queue, "second")
+        await says(api, queue, "second", "insufficient unused quota for cpu")
         # Somebody more urgent comes: Kueue takes the place back, and the operator lets it.
         await submit(api, queue, "urgent", **{"kueue.x-k8s.io/priority-class": queue})
         await admitted(api, queue, "urgent")
-        assert "Preempted" in await waits(api, queue, "first")
+        await says(api, queue, "first", "Preempted to accommodate")
         # Suspended by its user, it gives the place back: the oldest gets it.
         path = f"{GROUP_PATH}/namespaces/{queue}/videorestorations/urgent"
         await api.merge(path, {"spec": {"suspend": True}})
         await admitted(api, queue, "first")
-        assert len(await api.jobs(queue)) == 2
+        jobs = await api.jobs(queue)
+        assert len(jobs) == 2
+        assert all("vr-operator" not in touched_by(job) for job in jobs if not job["spec"]["suspend"])
