@@ -226,11 +226,13 @@ def main(chosen: argparse.Namespace) -> None:
         rows.append(row)
         show(row)
         write(chosen, {"machine": asdict(machine), "rows": [asdict(row) for row in rows]})
-    errors = list(errors_of(config, device)) if chosen.accuracy else []
-    if errors:
+    errors = []
+    if chosen.accuracy:
         print(f"\n{'path':24}{'type':10}{'streamed':10}{'encode':>10}{'decode':>10}")
-    for error in errors:
-        print(f"{error.path:24}{error.dtype:10}{error.streamed!s:10}{error.encode:10.2e}{error.decode:10.2e}")
+        for error in errors_of(config, device):
+            errors.append(error)
+            line = f"{error.path:24}{error.dtype:10}{error.streamed!s:10}{error.encode:10.2e}{error.decode:10.2e}"
+            print(line, flush=True)
     found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
     write(chosen, found | {"errors": [asdict(error) for error in errors]})
 
