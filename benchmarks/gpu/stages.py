@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from restoration_runner.models.seedvr2.networks import Knobs, NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment
-from restoration_runner.restoration.stopwatch import Stopwatch, stopwatch
+from restoration_runner.restoration.stopwatch import stopwatch
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 TINY = {"480p": (48, 32), "720p": (64, 48), "1080p": (96, 64), "2160p": (128, 96)}
@@ -40,7 +41,8 @@ STAGES = ("encode", "transformer", "decode")
 class Row:
     """One scene. Seconds of the GPU in each stage; `other_s` is noise, blending and what is idle.
 
-    tflop: of the plain networks' products, by stage; ceiling: share of this run's matrix product that is.
+    tflop: of the plain networks' products, by stage; ceiling: share of this run's matrix product that is. peaks_gib:
+    what was live at the worst moment of each stage, weights and the other stages' states included.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Row:
     ceiling: float | None = None
     peak_live_gib: float | None = None
     peak_reserved_gib: float | None = None
+    peaks_gib: dict[str, float] | None = None
     knobs: str = ""
     settings: dict[str, str] | None = None
     problem: str | None = None
@@ -77,9 +80,9 @@ def measure(restorer: SeedVr2Restorer, case: Row, work: dict[str, Work], machine
         if is_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        with Watched(restorer) as watches:
+        with Watched(restorer) as watched:
             total = seconds(lambda: run(restorer, case, frames=case.frames), device)
-            spent = {name: watch.milliseconds / 1000 for name, watch in watches.items()}
+            spent = {name: watch.milliseconds / 1000 for name, watch in watched.watches.items()}
     except RestorationError as error:
         return replace(case, problem=error.message)
     tflop = sum(one.tflop for one in work.values())
@@ -96,39 +99,55 @@ def measure(restorer: SeedVr2Restorer, case: Row, work: dict[str, Work], machine
         gbytes={name: one.gbytes for name, one in work.items()},
         tflop_per_s=tflop / total,
         ceiling=tflop / total / machine.matmul_tflops,
-        peak_live_gib=torch.cuda.max_memory_allocated(device) / GIB if is_gpu else None,
-        peak_reserved_gib=torch.cuda.max_memory_reserved(device) / GIB if is_gpu else None,
+        peak_live_gib=watched.peak() / GIB if is_gpu else None,
+        peak_reserved_gib=torch.cuda.memory_reserved(device) / GIB if is_gpu else None,
+        peaks_gib={name: peak / GIB for name, peak in watched.peaks.items()} if is_gpu else None,
         settings=restorer.networks.settings,
     )
 
 
 class Watched:
-    """The restorer's networks with clocks around them, for as long as this lasts."""
+    """The restorer's networks with clocks and gauges around them, for as long as this lasts."""
 
     def __init__(self, restorer: SeedVr2Restorer) -> None:
         self._restorer, self._networks = restorer, restorer.networks
-        self._watches = {name: stopwatch(restorer.device) for name in STAGES}
+        self._is_gpu = restorer.device.type == "cuda"
+        self.watches = {name: stopwatch(restorer.device) for name in STAGES}
+        self.peaks = dict.fromkeys((*STAGES, "between"), 0)
 
-    def __enter__(self) -> dict[str, Stopwatch]:
-        own, watches = self._networks, self._watches
+    def __enter__(self) -> Self:
+        own = self._networks
         self._restorer.networks = replace(
             own,
-            encode=_watched(own.encode, watches["encode"]),
-            velocity=_watched(own.velocity, watches["transformer"]),
-            decode=_watched(own.decode, watches["decode"]),
+            encode=self._watched("encode", own.encode),
+            velocity=self._watched("transformer", own.velocity),
+            decode=self._watched("decode", own.decode),
         )
-        return watches
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._restorer.networks = self._networks
+        self._gauge("between")
 
+    def peak(self) -> int:
+        """Bytes that were live at the worst moment."""
+        return max(self.peaks.values())
 
-def _watched(inner: Callable[..., Tensor], watch: Stopwatch) -> Callable[..., Tensor]:
-    def call(*arguments: object) -> Tensor:
-        with watch:
-            return inner(*arguments)
+    def _watched(self, name: str, inner: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*arguments: object) -> Tensor:
+            self._gauge("between")
+            with self.watches[name]:
+                result = inner(*arguments)
+            self._gauge(name)
+            return result
 
-    return call
+        return call
+
+    def _gauge(self, name: str) -> None:
+        """What was live at most since the last reading belongs to `name`; the allocator counts on the host."""
+        if self._is_gpu:
+            self.peaks[name] = max(self.peaks[name], torch.cuda.max_memory_allocated(self._restorer.device))
+            torch.cuda.reset_peak_memory_stats(self._restorer.device)
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
