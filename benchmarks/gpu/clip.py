@@ -93,7 +93,7 @@ class Bench:
         size = {"width": height * 16 // 9 // 2, "height": height // 2}
         self.source = write_clip(folder / "in.mp4", frames=chosen.frames, **size)
 
-    def run(self, *, frames: int | None = None) -> tuple[Outcome, float, float]:
+    def run(self) -> tuple[Outcome, float, float]:
         """Outcome, seconds of the whole run, and seconds in which it was restoring."""
         wish = LocalWish(
             source=self.source,
@@ -129,8 +129,10 @@ class Bench:
 def measure(chosen: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as name:
         bench = Bench(chosen, Path(name))
-        bench.run()
+        _, cold_s, _ = bench.run()
+        print(f"first run, kernels not loaded yet: {cold_s:.2f} s", flush=True)
         outcome, run_s, restoring_s = bench.run()
+        print(f"second run: {run_s:.2f} s; {outcome.timings}", flush=True)
         busy = None
         if bench.device.type == "cuda":
             busy = traced(bench.run)

@@ -26,7 +26,8 @@ from restoration_runner.models.device import compute_dtype, prepare_device
 from restoration_runner.models.seedvr2.config import ModelConfig
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
-from restoration_runner.models.seedvr2.networks import Knobs, NetworkPath
+from restoration_runner.models.seedvr2.knobs import Knobs
+from restoration_runner.models.seedvr2.networks import NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment
@@ -229,7 +230,8 @@ def parse_knobs(text: str) -> Knobs:
     vae, dit = ({name.partition(".")[2]: v for name, v in given.items() if name.startswith(f"{of}.")} for of in KINDS)
     if "streamed_weights" in dit:
         dit["streamed_weights"] = bool(dit["streamed_weights"])
-    return Knobs(latents_at_once=given.get("latents", 1), vae=VaeKnobs(**vae), dit=DitKnobs(**dit))  # type: ignore[arg-type]
+    own = {"latents_at_once": given.get("latents", 1), "stage_by_stage": bool(given.get("stage_by_stage", 0))}
+    return Knobs(**own, vae=VaeKnobs(**vae), dit=DitKnobs(**dit))  # type: ignore[arg-type]
 
 
 KINDS = ("vae", "dit")
@@ -259,8 +261,13 @@ def measure_all(
     """The cases of one network with one set of knobs."""
     dtype = compute_dtype(chosen.precision)
     with torch.no_grad():
-        model = build(config, device=device, dtype=dtype)
-        restorer = SeedVr2Restorer(model, device=device, dtype=dtype, path=NetworkPath(path), knobs=parse_knobs(knobs))
+        restorer = SeedVr2Restorer(
+            build(config, device=device, dtype=dtype),
+            device=device,
+            dtype=dtype,
+            path=NetworkPath(path),
+            knobs=parse_knobs(knobs),
+        )
     for size, window in itertools.product(chosen.sizes, chosen.windows):
         width, height = (TINY if chosen.tiny else SIZES)[size]
         frames = chosen.frames or window

@@ -1,14 +1,16 @@
 """Making segments: the model is loaded once, and each segment is committed as soon as its file is closed."""
 
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from restoration_api.ledger import Marker, Plan, Segment
-from restoration_api.outcome import Stage
+from restoration_api.outcome import FailureReason, Stage
 from restoration_runner import models
 from restoration_runner.environment import check_gpu_memory, environment, fingerprint, gpu_name
+from restoration_runner.errors import RestorationError
 from restoration_runner.models.restorer import Restorer
 from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_room
 from restoration_runner.software import cpu_threads
@@ -34,8 +36,7 @@ class Segments:
             InterruptedByRequestError: told to stop.
         """
         task, restorer = self._task, self._load()
-        values = environment(restorer)
-        maker = Maker(task.context.execution, values, fingerprint(values))
+        restorer.prepare(width=plan.width, height=plan.height, window_latents=plan.grid.window_latents)
         task.progress.enter(Stage.RESTORING)
         found: dict[int, Marker] = {}
         pending: list[Future[Marker]] = []
@@ -54,7 +55,7 @@ class Segments:
                     found[segment.index] = theirs
                     task.count_reused(segment)
                     continue
-                pending.append(segments.make(segment, lambda made: self._commit(plan, made, maker)))
+                pending.append(self._make(plan, segments, segment, restorer))
                 if task.context.memory_hint_mib is not None:
                     pending[-1].result()  # encoding and checking it take memory, too: not beside the next one
             for future in pending:
@@ -62,7 +63,27 @@ class Segments:
                 found[marker.segment] = marker
         return found
 
-    def _commit(self, plan: Plan, made: Made, maker: Maker) -> Marker:
+    def _make(self, plan: Plan, segments: SegmentMaker, segment: Segment, restorer: Restorer) -> Future[Marker]:
+        """Compute a segment; where the GPU's memory is too small, once more from its beginning with leaner knobs.
+
+        The whole segment, because its marker names the knobs that made it: all its frames come from one set. Memory is
+        at its peak from the second window on, so what is lost is little.
+        """
+        while True:
+            values = environment(restorer)
+            maker = Maker(self._task.context.execution, values, fingerprint(values))
+            try:
+                return segments.make(segment, partial(self._commit, plan, maker))
+            except RestorationError as error:
+                if error.reason is not FailureReason.INSUFFICIENT_GPU_MEMORY:
+                    raise
+                too_large = error.with_traceback(None)  # its frames hold what fills the memory
+                too_large.__cause__ = too_large.__context__ = None
+            if not restorer.step_down():
+                raise too_large
+            log.warning("the GPU's memory was too small; the segment is made again, leaner", segment=segment.index)
+
+    def _commit(self, plan: Plan, maker: Maker, made: Made) -> Marker:
         """On the encoder's thread."""
         marker = self._task.work.commit(plan, made, maker)
         self._task.made.append(made)

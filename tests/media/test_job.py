@@ -1,6 +1,7 @@
 """Whole restorations of awkward clips, judged by ffprobe; failures inside the pipeline; parts of the work."""
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -101,8 +102,14 @@ class Identity:
     """A restorer that gives back what it gets, to see everything around it; or fails at a frame."""
 
     def __init__(
-        self, *, fail_at: int | None = None, error: Exception | None = None, value: float | None = None
+        self,
+        *,
+        fail_at: int | None = None,
+        error: Exception | None = None,
+        value: float | None = None,
+        leaner: int = 0,
     ) -> None:
+        self._leaner = leaner
         self._fail_at = fail_at
         self._error = error
         self._value = value
@@ -117,8 +124,17 @@ class Identity:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
+    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
+        self.prepared = (width, height, window_latents)
+
+    def step_down(self) -> bool:
+        if not self._leaner:
+            return False
+        self._leaner, self._fail_at = self._leaner - 1, None
+        return True
+
     def environment(self) -> dict[str, str]:
-        return {"device": "test"}
+        return {"device": "test", "leaner": str(self._leaner)}
 
     def restore(
         self,
@@ -229,6 +245,29 @@ def test_a_model_that_fails_ends_the_job_and_keeps_finished_segments(
     assert not (tmp_path / "out.mp4").exists()
     with_restorer(Identity())
     assert run_here(request).segments_reused > 0
+
+
+def test_a_gpu_s_memory_that_was_too_small_is_tried_with_less(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    """The segment that failed is made again from its first frame; its marker says with what."""
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=24, width=64, height=64))
+    request = make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model)
+    error = RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, "too small")
+    lean = Identity(fail_at=18, error=error, leaner=1)
+    with_restorer(lean)
+    done = run_here(request.model_copy(update={"cleanup_segments": SegmentCleanup.RETAIN}))
+    assert done.output is not None and done.output.frames == 24
+    assert lean.prepared[:2] == (64, 64)
+    markers = [json.loads(path.read_text()) for path in sorted(tmp_path.glob(".vr/*/seg/*.json"))]
+    assert [marker["environment"]["leaner"] for marker in markers] == ["1", "0"]
+    assert len({marker["fingerprint"] for marker in markers}) == 2
+
+
+def test_a_gpu_s_memory_that_stays_too_small_ends_the_job(model: Path, tmp_path: Path, with_restorer: Any) -> None:
+    error = RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, "too small")
+    with_restorer(Identity(fail_at=3, error=error))
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=6, width=64, height=64))
+    with pytest.raises(RestorationError, match="too small"):
+        run_here(make_request(source.as_uri(), (tmp_path / "out.mp4").as_uri(), model))
 
 
 def test_numbers_that_are_none_are_not_published(model: Path, tmp_path: Path, with_restorer: Any) -> None:

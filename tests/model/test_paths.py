@@ -13,7 +13,8 @@ from restoration_runner.models import load_restorer
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.folder import read_folder
-from restoration_runner.models.seedvr2.networks import Knobs, NetworkPath, choose_path, parse_path
+from restoration_runner.models.seedvr2.knobs import Knobs
+from restoration_runner.models.seedvr2.networks import NetworkPath, choose_path, parse_path
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import scene_segments
 from tests.builders.models import write_tiny_model
@@ -51,6 +52,7 @@ def plain(folder: Path) -> Tensor:
 KNOBS = {
     "default": Knobs(),
     "several latents in a call": Knobs(latents_at_once=3),
+    "stage by stage": Knobs(stage_by_stage=True, latents_at_once=2),
     "frame by frame, in strips": Knobs(vae=VaeKnobs(frames_at_once=1, strip_rows=8)),
     "few rows": Knobs(dit=DitKnobs(mlp_rows=16, attention_rows=16)),
 }
@@ -92,5 +94,5 @@ def test_path_and_knobs_are_in_the_fingerprint(folder: Path) -> None:
     choices = [("plain", None), *(("fast", knobs) for knobs in KNOBS.values())]
     found = [environment(restorer(folder, path, knobs)) for path, knobs in choices]
     assert [values["path"] for values in found] == ["plain"] + ["fast"] * len(KNOBS)
-    assert found[3]["vae.strip_rows"] == "8"
+    assert found[4]["vae.strip_rows"] == "8"
     assert len({fingerprint(values) for values in found}) == len(choices)

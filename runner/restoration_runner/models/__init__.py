@@ -3,6 +3,7 @@
 Nothing here loads torch before a model is loaded: whoever plans or assembles needs the description only.
 """
 
+from functools import partial
 from pathlib import Path
 
 from restoration_runner.models.restorer import Capabilities, Restorer
@@ -50,5 +51,5 @@ def load_restorer(
     target = prepare_device(device, threads=threads)
     with device_faults(WEIGHTS_DO_NOT_FIT):
         check_device(target, dtype)
-        model = read_folder(folder, device=target, dtype=dtype)
-        return SeedVr2Restorer(model, device=target, dtype=dtype, path=wished)
+        read = partial(read_folder, folder, device=target, dtype=dtype)
+        return SeedVr2Restorer(read(), device=target, dtype=dtype, path=wished, reload=read)

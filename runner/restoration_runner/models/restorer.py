@@ -60,6 +60,20 @@ class Restorer(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
+        """Choose what depends on the plan and the device: called once, before `environment` and the first `restore`.
+
+        Raises:
+            RestorationError: `InsufficientGPUMemory`, with numbers, for what cannot fit.
+        """
+        ...
+
+    def step_down(self) -> bool:
+        """Go over to the next slower configuration that takes less memory, after `restore` ran out of it. The result
+        stays the same in mathematics, `environment` does not. False if there is none.
+        """
+        ...
+
     def environment(self) -> dict[str, str]:
         """What besides the plan decides the bytes: device model, precision, exact knobs, instruction set."""
         ...

@@ -5,7 +5,7 @@ neither: it has four functions.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -15,10 +15,9 @@ from torch import Tensor
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.fast.dit import FastDit
-from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae import FastVae
-from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.folder import LoadedModel
+from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.vae import StreamState
 
 
@@ -30,32 +29,10 @@ class NetworkPath(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knobs:
-    """What may be changed about the fast path's memory: exact in mathematics, not always in bits.
-
-    latents_at_once: how many latents one call of encoder or decoder gets.
-    """
-
-    latents_at_once: int = 1
-    vae: VaeKnobs = field(default_factory=VaeKnobs)
-    dit: DitKnobs = field(default_factory=DitKnobs)
-
-    def settings(self) -> dict[str, str]:
-        """As words, for the fingerprint."""
-        parts = {"latents": {"at_once": self.latents_at_once}, "vae": asdict(self.vae), "dit": asdict(self.dit)}
-        return {
-            f"{part}.{name}": "all" if value is None else str(value)
-            for part, values in parts.items()
-            for name, value in values.items()
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
 class Networks:
     """encode, decode: as the methods of `VideoVae`, with a state of `new_state`. velocity: as a call of `NaDiT`.
 
-    latents_at_once: how many latents one call of encode or decode may get; more cost memory and give larger, that is
-    fewer kernels. settings: what of this decides the bytes, for the fingerprint.
+    latents_at_once, stage_by_stage: as in `Knobs`. settings: what of this decides the bytes, for the fingerprint.
     """
 
     encode: Callable[[Tensor, Any], Tensor]
@@ -64,6 +41,7 @@ class Networks:
     new_state: Callable[[], Any]
     settings: dict[str, str]
     latents_at_once: int = 1
+    stage_by_stage: bool = False
     memory_format: torch.memory_format = torch.contiguous_format
 
 
@@ -93,6 +71,7 @@ def fast_networks(model: LoadedModel, device: torch.device, knobs: Knobs) -> Net
         new_state=vae.new_state,
         settings={"path": NetworkPath.FAST.value, **knobs.settings()},
         latents_at_once=knobs.latents_at_once,
+        stage_by_stage=knobs.stage_by_stage,
     )
 
 

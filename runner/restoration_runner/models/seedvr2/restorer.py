@@ -6,7 +6,8 @@ decoder start a few latents early, so the result does not depend on where segmen
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,22 +15,19 @@ from torch import Tensor
 from restoration_runner.models.device import DTYPES, FRAMES_DO_NOT_FIT, device_faults, device_name
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, WorkReport
 from restoration_runner.models.seedvr2.description import PosteriorRule
+from restoration_runner.models.seedvr2.fitted import FittedNetworks
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.input_band import InputBand
-from restoration_runner.models.seedvr2.networks import (
-    Knobs,
-    NetworkPath,
-    choose_path,
-    fast_networks,
-    plain_networks,
-)
+from restoration_runner.models.seedvr2.knobs import Knobs
+from restoration_runner.models.seedvr2.networks import NetworkPath, Networks
 from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
 from restoration_runner.models.seedvr2.vae import posterior
 from restoration_runner.restoration.blend import WindowBlend
 from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
 from restoration_runner.restoration.noise import Purpose, normal
 
+T = TypeVar("T")
 PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()}
 
 
@@ -44,9 +42,10 @@ class SeedVr2Restorer:
         dtype: torch.dtype,
         path: NetworkPath | None = None,
         knobs: Knobs | None = None,
+        reload: Callable[[], LoadedModel] | None = None,
     ) -> None:
         """dtype: of the model's weights. path: which implementation of the networks, where the machine's choice is not
-        wanted. knobs: of the fast one.
+        wanted. knobs: of the fast one, where the memory plan's choice is not. reload: reads the model once more.
 
         Raises:
             RestorationError: `InvalidParameters` for a path that does not take this model.
@@ -54,11 +53,7 @@ class SeedVr2Restorer:
         self._description, self._text = model.description, model.text
         self._device, self._precision = device, PRECISION_NAMES[dtype]
         self._dtype = activation_dtype(dtype)
-        self._path = choose_path(model, device, path)
-        if self._path is NetworkPath.FAST:
-            self.networks = fast_networks(model, device, knobs or Knobs())
-        else:
-            self.networks = plain_networks(model, device)
+        self._fitted = FittedNetworks(model, device, path=path, knobs=knobs, reload=reload)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
 
     @property
@@ -68,6 +63,30 @@ class SeedVr2Restorer:
     @property
     def device(self) -> torch.device:
         return self._device
+
+    @property
+    def networks(self) -> Networks:
+        """What computes; a benchmark may put the same with clocks around it in its place."""
+        return self._fitted.networks
+
+    @networks.setter
+    def networks(self, networks: Networks) -> None:
+        self._fitted.networks = networks
+
+    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
+        """See `Restorer.prepare`."""
+        if self._device.type == "cuda":
+            alignment = self.capabilities.alignment
+            self._fitted.fit(
+                width=-(-width // alignment) * alignment,
+                height=-(-height // alignment) * alignment,
+                window_latents=window_latents,
+                total_bytes=torch.cuda.get_device_properties(self._device).total_memory,
+            )
+
+    def step_down(self) -> bool:
+        """See `Restorer.step_down`."""
+        return self._fitted.step_down()
 
     def environment(self) -> dict[str, str]:
         found = {"device": device_name(self._device), "precision": self._precision, **self.networks.settings}
@@ -93,7 +112,8 @@ class SeedVr2Restorer:
             latents = self._encode(work, band.watched(frames) if band else frames, seed)
             if condition_noise is not None and condition_noise.strength > 0:
                 latents = self._noised(work, latents, seed, condition_noise)
-            decoded = self._decode(work, self._denoise(work, latents, seed))
+            clean = self._denoise(work, self._finished(latents), seed)
+            decoded = self._decode(work, self._finished(clean))
             yield from band.applied(decoded) if band else decoded
 
     def report(self) -> WorkReport:
@@ -102,6 +122,10 @@ class SeedVr2Restorer:
             peak_gpu_memory_bytes=torch.cuda.max_memory_allocated(self._device) if is_gpu else None,
             non_finite_values=int(self._non_finite.item()),
         )
+
+    def _finished(self, results: Iterator[T]) -> Iterator[T]:
+        """What a stage gives, one by one; or all of it, and the stage's memory is free."""
+        return iter(list(results)) if self.networks.stage_by_stage else results
 
     def _encode(self, work: SegmentWork, frames: Iterator[Tensor], seed: int) -> Iterator[tuple[int, Tensor]]:
         """Latent numbers and scaled latents `[h, w, 16]` fp32, the encoder's warm-up included."""

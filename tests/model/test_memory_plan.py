@@ -1,0 +1,158 @@
+"""The memory plan against measured peaks, and what it chooses for GPUs of all sizes. Pure: no GPU, no networks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from restoration_api.outcome import FailureReason
+from restoration_runner.errors import RestorationError
+from restoration_runner.models.seedvr2.config import MODELS, VaeConfig
+from restoration_runner.models.seedvr2.dit import NaDiT
+from restoration_runner.models.seedvr2.fast.dit import FastDit
+from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
+from restoration_runner.models.seedvr2.fast.vae import FastVae
+from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
+from restoration_runner.models.seedvr2.fitted import refusal
+from restoration_runner.models.seedvr2.knobs import Knobs
+from restoration_runner.models.seedvr2.memory_plan import (
+    GIB,
+    Load,
+    dit_weights,
+    estimate,
+    fitting,
+    ladder,
+    largest_window,
+    usable_bytes,
+    vae_weights,
+)
+from restoration_runner.models.seedvr2.vae import VideoVae
+
+SIZES = {"480p": (864, 480), "720p": (1280, 720), "1080p": (1920, 1088), "2160p": (3840, 2160)}
+RING = VaeKnobs(frames_at_once=1)
+
+
+def load(size: str = "720p", *, model: str = "seedvr2-3b", window: int = 13) -> Load:
+    config = MODELS[model]
+    width, height = SIZES[size]
+    return Load(dit=config.dit, vae=config.vae, width=width, height=height, window_latents=window, text_tokens=58)
+
+
+CARDS = [8, 12, 16, 24, 40, 48, 80, 141]
+"""GiB."""
+
+
+@pytest.mark.parametrize("total", CARDS)
+@pytest.mark.parametrize("model", ["seedvr2-3b", "seedvr2-7b"])
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_chosen_fits_and_each_step_down_takes_less(size: str, model: str, total: int) -> None:
+    work = load(size, model=model)
+    found = fitting(work, total * GIB)
+    peaks = [estimate(work, knobs).peak for knobs in found]
+    assert all(peak <= usable_bytes(total * GIB) for peak in peaks)
+    assert peaks == sorted(set(peaks), reverse=True)
+    order = list(ladder(work))
+    assert [order.index(knobs) for knobs in found] == sorted(order.index(knobs) for knobs in found)
+
+
+@pytest.mark.parametrize(
+    ("size", "model", "total", "expected"),
+    [
+        ("720p", "seedvr2-3b", 80, Knobs(latents_at_once=3, vae=RING)),  # nothing is in short supply
+        ("1080p", "seedvr2-3b", 80, Knobs(latents_at_once=3, vae=RING)),
+        ("720p", "seedvr2-7b", 80, Knobs(latents_at_once=3, vae=RING)),
+    ],
+)
+def test_a_large_card_takes_the_fastest(size: str, model: str, total: int, expected: Knobs) -> None:
+    assert fitting(load(size, model=model), total * GIB)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "total", "stage_by_stage", "strips", "streamed"),
+    [
+        ("720p", 40, False, False, False),
+        ("720p", 24, True, False, False),
+        ("720p", 12, True, True, True),
+        ("1080p", 24, True, True, True),
+        ("2160p", 80, True, True, True),
+    ],
+)
+def test_small_cards_give_up_speed_not_exactness(
+    size: str, total: int, stage_by_stage: bool, strips: bool, streamed: bool
+) -> None:
+    chosen = fitting(load(size), total * GIB)[0]
+    assert chosen.stage_by_stage is stage_by_stage
+    assert (chosen.vae.strip_rows is not None) is strips
+    assert chosen.dit.streamed_weights is streamed
+
+
+def test_what_cannot_fit_is_refused_with_numbers_and_a_remedy() -> None:
+    large = load("1080p", window=33)
+    window = largest_window(large, 24 * GIB)
+    assert fitting(load("2160p"), 24 * GIB) == []
+    assert largest_window(load("2160p"), 24 * GIB) is None
+    assert "choose a smaller target" in refusal(load("2160p"), 24 * GIB)
+    assert window is not None and fitting(replace(large, window_latents=window), 24 * GIB)
+    assert not fitting(replace(large, window_latents=window + 1), 24 * GIB) or window == 64
+
+
+def test_more_of_anything_takes_more() -> None:
+    base = estimate(load(), Knobs(vae=RING)).peak
+    for more in (load("1080p"), load(window=40), load(model="seedvr2-7b"), replace(load(), element_bytes=4)):
+        assert estimate(more, Knobs(vae=RING)).peak > base
+    assert estimate(load(), Knobs(vae=RING, latents_at_once=4)).peak > base
+
+
+def held_by(owner: object) -> int:
+    """Bytes of all tensors that an object holds, each storage once."""
+    seen: set[int] = set()
+    storages: dict[int, int] = {}
+    waiting = [owner]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+        elif isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif hasattr(item, "__dict__"):
+            waiting.append(vars(item))
+    return sum(storages.values())
+
+
+SMALL = VaeConfig(channels=(16, 32, 64, 64), groups=16)
+
+
+@pytest.mark.parametrize("knobs", [RING, replace(RING, strip_rows=8)], ids=["ring", "strips"])
+def test_weights_and_states_are_counted_as_they_are(knobs: VaeKnobs) -> None:
+    """Of a small network, on the CPU: the same arithmetic as for the released ones."""
+    torch.set_num_threads(1)
+    size = 64
+    work = replace(load(), vae=SMALL, width=size, height=size)
+    fast = FastVae(VideoVae(SMALL).bfloat16(), knobs=knobs)
+    assert vae_weights(work, knobs) == pytest.approx(held_by([fast._encoder, fast._decoder]), rel=0.05)
+    encoded, decoded = fast.new_state(), fast.new_state()
+    for frames, latents in ((1, 1), (4, 1)):
+        fast.encode(torch.zeros(1, 3, frames, size, size), encoded)
+        fast.decode(torch.zeros(1, 16, latents, size // 8, size // 8), decoded)
+    from restoration_runner.models.seedvr2.memory_plan import decoder_state, encoder_state
+
+    assert encoder_state(work, knobs) == pytest.approx(encoded.size_bytes, rel=0.06)
+    assert decoder_state(work, knobs) == pytest.approx(decoded.size_bytes, rel=0.06)
+
+
+def test_the_transformer_s_matrices_are_counted_as_they_are() -> None:
+    config = MODELS["seedvr2-nano"]
+    work = replace(load(), dit=config.dit)
+    fast = FastDit(NaDiT(config.dit).bfloat16())
+    assert dit_weights(work, DitKnobs()) == pytest.approx(fast.weight_bytes, rel=0.1)
+
+
+def test_refusal_is_an_error_of_the_gpu_s_size() -> None:
+    error = RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, refusal(load("2160p"), 24 * GIB))
+    assert "3840x2160 in windows of 49 frames takes" in error.message
+    assert "24.0 GiB" in error.message
