@@ -141,16 +141,20 @@ def _volumes(grid: Grid, kind: Kind) -> tuple[int, ...]:
 
 
 def vae_weights(load: Load, knobs: VaeKnobs) -> int:
-    """Prepared weights: of every causal convolution also the one for a first frame, of rings the turned ones too."""
+    """Prepared weights: of every causal convolution also the one for a first frame, where frames go one by one also
+    those that fit three frames side by side, of rings in three turns."""
     deepest = load.vae.channels[-1]
-    total = 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
+    ends = 3 * 36 * load.vae.latent_channels * deepest  # into the decoder, and the moments out of the encoder
+    total = ends + 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
     for level in (*_encoder_levels(load.vae), *_decoder_levels(load.vae)):
-        is_ring = _kept_frames(level, knobs) == 3
-        total += (36 + 54 * is_ring) * level.channels * level.convolved
+        one_by_one = level.full and knobs.frames_at_once == 1
+        copies = 0 if not one_by_one else 3 if knobs.strip_rows is None else 1
+        total += (36 + 27 * copies) * level.channels * level.convolved
         total += level.inputs * level.channels if level.inputs != level.channels else 0
-        is_turned = level.full and knobs.frames_at_once == 1
         resampled = (
-            {"time": 36, "space": 9, "": 0} if level.is_encoder else {"time": 144, "space": 64 + 96 * is_turned, "": 0}
+            {"time": 36, "space": 9, "": 0}
+            if level.is_encoder
+            else {"time": 144, "space": 64 + 144 * one_by_one, "": 0}
         )
         total += resampled[level.resample] * level.channels**2
     return load.element_bytes * total
@@ -224,7 +228,9 @@ def _middle_state(config: VaeConfig) -> float:
 
 
 def _kept_frames(level: _Level, knobs: VaeKnobs) -> int:
-    """A ring holds three frames of its input; strips and joined buffers keep two."""
+    """A ring holds three frames of its input; strips and joined buffers keep two, or none if those are on the host."""
+    if level.full and knobs.past_on_host:
+        return 0
     return 3 if level.full and knobs.frames_at_once == 1 and knobs.strip_rows is None else 2
 
 
@@ -303,7 +309,9 @@ def ladder(load: Load) -> Iterator[Knobs]:
         yield Knobs(stage_by_stage=True, vae=vae, dit=lean)
     for vae in (ring, *strips):
         yield Knobs(stage_by_stage=True, vae=vae, dit=streamed)
-    smallest = replace(strips[-1], attention_scores=2**25)
+    for vae in strips:
+        yield Knobs(stage_by_stage=True, vae=replace(vae, past_on_host=True), dit=streamed)
+    smallest = replace(strips[-1], past_on_host=True, attention_scores=2**25)
     yield Knobs(stage_by_stage=True, vae=smallest, dit=replace(streamed, mlp_rows=2048, attention_rows=2048))
 
 
