@@ -1,14 +1,17 @@
 """The GPU benchmarks run, here with small networks on the CPU, so that they work at the first try where a GPU is."""
 
+import argparse
 import json
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
-from benchmarks.gpu import arithmetic, copies
+from benchmarks.gpu import arithmetic, busy, copies, start
 from benchmarks.gpu.__main__ import main
 
 from restoration_runner.models.seedvr2.config import MODELS, RELEASED_VAE
@@ -96,3 +99,63 @@ def test_the_vae_has_its_knobs_and_errors(tmp_path: Path, capsys: pytest.Capture
     assert all(row["ms"] > 0 and row["state_gib"] > 0 and row["problem"] is None for row in of["rows"])
     assert of["rows"][-1]["knobs"]["strip_rows"] == 4
     assert len(capsys.readouterr().out.splitlines()) == 2 + 4
+
+
+def test_a_clip_goes_through_the_whole_runner(tmp_path: Path) -> None:
+    row = found(tmp_path, "clip", "--frames", "8", "--window", "5", "--scratch", str(tmp_path))["row"]
+    assert (row["frames"], row["width"], row["height"], row["path"]) == (8, 84, 48, "fast")
+    assert row["run_s"] > row["inference_s"] > 0
+
+
+def test_the_steps_of_a_start(tmp_path: Path) -> None:
+    """In this process; the command does it in fresh ones."""
+    torch.set_num_threads(1)
+    words = ["start", "--device", "cpu", "--tiny", "--size", "480p", "--window", "5", "--folder", str(tmp_path)]
+    main([*words, "--role", "write"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEGUN", str(time.time()))
+        chosen = argparse.Namespace(
+            device="cpu", tiny=True, size="480p", window=5, precision="BF16", path="fast", model="seedvr2-3b"
+        )
+        spent = start.steps(tmp_path, chosen)
+    assert len(spent) == len(start.STEPS)
+    assert all(seconds >= 0 for seconds in spent)
+
+
+@pytest.mark.parametrize(
+    ("records", "busy_ms", "span_ms", "gap_ms"),
+    [
+        ([], 0, 0, 0),
+        ([(5, 2, "a")], 2, 2, 0),
+        ([(0, 4, "a"), (1, 2, "b"), (3, 3, "a")], 6, 6, 0),  # two streams at once count once
+        ([(10, 1, "a"), (0, 4, "a"), (6, 2, "b")], 7, 11, 2),  # in any order
+    ],
+)
+def test_busy_time_of_a_trace(
+    records: list[tuple[float, float, str]], busy_ms: float, span_ms: float, gap_ms: float
+) -> None:
+    seen = busy.summed(records)
+    assert (seen.busy_ms, seen.span_ms, seen.longest_gap_ms) == (busy_ms, span_ms, gap_ms)
+
+
+def test_the_roofline_is_drawn_from_the_figures(tmp_path: Path) -> None:
+    stages = {"encode": 1.0, "transformer": 2.0, "decode": 3.0}
+    row = {
+        "model": "m & m",
+        "path": "fast",
+        "height": 720,
+        "knobs": "",
+        "problem": None,
+        "tflop": {stage: 100 * value for stage, value in stages.items()},
+        "gbytes": dict.fromkeys(stages, 500.0),
+        **{f"{stage}_s": 0.5 for stage in stages},
+    }
+    machine = {"matmul_tflops": 800.0, "copy_gb_s": 2800.0, "device": "a GPU", "torch": "2"}
+    source = tmp_path / "stages.json"
+    source.write_text(json.dumps({"machine": machine, "rows": [row, {**row, "problem": "too large"}]}))
+    main(["roofline", str(source), str(tmp_path / "roofline.svg")])
+    tree = ElementTree.fromstring((tmp_path / "roofline.svg").read_text())
+    named = [title.text or "" for title in tree.iter("{http://www.w3.org/2000/svg}title")]
+    assert [title.partition(": ")[2] for title in named] == [
+        f"{200 * value:.0f} TFLOP/s at {200 * value:.0f} operations a byte" for value in stages.values()
+    ]
