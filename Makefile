@@ -94,8 +94,9 @@ kueue: setup ## The operator with a real Kueue: KUBECONFIG must name a cluster t
 # ---- generated files
 
 .PHONY: crds
-crds: setup ## Write crds/*.yaml and the chart's copy from the Python models
+crds: setup ## Write crds/*.yaml, their copies in the chart and in deploy/, and the reference pages from the Python models
 	$(PYTHON) -m hack.crds
+	$(PYTHON) -m hack.chart
 
 .PHONY: chart
 chart: setup ## Write the chart's README, its dashboard and deploy/install.yaml from the chart and hack/chart

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hack.cluster.binaries import CONTROL_PLANE, MINIO, Binary
+from hack.cluster.binaries import CONTROL_PLANE, MINIO, PROMETHEUS, PROMTOOL, Binary
 from hack.cluster.build import ensure_built
 from hack.cluster.console import Console
 from hack.cluster.controlplane import ControlPlane
@@ -50,7 +50,7 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build Kubernetes and MinIO, where they are not cached, before any test's timeout starts to run."""
+    """Build Kubernetes, MinIO and Prometheus, where they are not cached, before any test's timeout starts to run."""
     if session.config.option.collectonly:
         return
     gc.freeze()  # modules and tests stay until the end: collecting garbage need not look at them again and again
@@ -58,6 +58,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _build(session.config, CONTROL_PLANE)
     if any("minio" in _parameters(item) for item in session.items):
         _build(session.config, (MINIO,))
+    if any("prometheus_programs" in getattr(item, "fixturenames", ()) for item in session.items):
+        _build(session.config, (PROMTOOL, PROMETHEUS))
 
 
 def _build(config: pytest.Config, binaries: tuple[Binary, ...]) -> None:
@@ -79,6 +81,12 @@ _BUILD_ERRORS = pytest.StashKey[dict[str, str]]()
 def cluster_binaries(request: pytest.FixtureRequest) -> None:
     """Skips, and in CI fails, where the programs of the control plane can neither be found nor built."""
     _require(request.config, CONTROL_PLANE[0])
+
+
+@pytest.fixture(scope="session")
+def prometheus_programs(request: pytest.FixtureRequest) -> None:
+    """promtool and Prometheus, as `cluster_binaries`."""
+    _require(request.config, PROMTOOL)
 
 
 def _require(config: pytest.Config, binary: Binary) -> None:

@@ -126,6 +126,6 @@ def _prometheus(name: str, cold_build_s: int) -> Binary:
     return Binary(name, "prometheus", source, f"{source}/cmd/{name}", cold_build_s, stamp, ("remove_all_sd",))
 
 
-PROMTOOL = _prometheus("promtool", 240)
-PROMETHEUS = _prometheus("prometheus", 60)
+PROMTOOL = _prometheus("promtool", 120)
+PROMETHEUS = _prometheus("prometheus", 105)
 """For tests only: alerts are judged by promtool, the dashboard's queries answered by a server (without its pages)."""
