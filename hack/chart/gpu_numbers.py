@@ -13,6 +13,8 @@ from collections import defaultdict
 from typing import Final
 
 _FRAMES: Final = re.compile(r"^vr_runner_restored_frames_total\{([^}]*)\} (\S+) (\S+)$", re.MULTILINE)
+BUSY_SECONDS: Final = 40.0
+"""After a frame: several of them are finished at a time."""
 TOTAL_MIB: Final = 81_559
 """An H100's."""
 IDLE_MIB: Final = 1_200
@@ -22,10 +24,11 @@ BUSY_MIB: Final = 62_000
 def with_gpu_numbers(recording: str) -> str:
     """The recording, and these."""
     added: dict[str, list[str]] = defaultdict(list)
-    before: dict[str, float] = {}
+    moved: dict[str, tuple[float, float]] = {}
     for labels, frames, at in _FRAMES.findall(recording):
-        busy = float(frames) > before.get(labels, 0.0)
-        before[labels] = float(frames)
+        if float(frames) > moved.get(labels, (0.0, 0.0))[0]:
+            moved[labels] = float(frames), float(at)
+        busy = float(at) - moved.get(labels, (0.0, 0.0))[1] < BUSY_SECONDS
         used = BUSY_MIB if busy else IDLE_MIB
         # Not a straight line: queries that smooth or take a maximum shall have something to do.
         percent = round(93 + 5 * math.sin(float(at) / 20)) if busy else 0

@@ -115,7 +115,7 @@ WAITING: Final = Row(
             "s",
         ),
         Panel(
-            "From creation to the first Job",
+            "From creation to the first Job, waiting included",
             (
                 _quantile(0.5, "vr_operator_job_creation_seconds", "1h"),
                 _quantile(0.99, "vr_operator_job_creation_seconds", "1h"),

@@ -128,7 +128,7 @@ def _plot(
         for (before, after), (first, second) in zip(pairwise(points), pairwise(times), strict=True):
             if second - first < (end - start) / 20:  # a gap is a gap
                 pen.line((*before, *after), colour, 2)
-        name = line.name[:34]
+        name = line.name.rpartition("/")[2][:34]
         if x + pen.textlength(name, font=_font(10)) + 20 < box[2]:
             pen.rectangle((x, box[3] - 17, x + 8, box[3] - 15), colour)
             pen.text((x + 12, box[3] - 22), name, FAINT, font=_font(10))

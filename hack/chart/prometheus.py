@@ -19,6 +19,8 @@ from hack.cluster.binaries import PROMETHEUS, PROMTOOL
 
 START_SECONDS: Final = 120.0
 """Patience with a busy machine; it takes one."""
+LOOKBACK_SECONDS: Final = 30
+"""Six scrapes of a recording."""
 Series = dict[str, Any]
 
 
@@ -69,6 +71,8 @@ def prometheus(recording: str, folder: Path) -> Iterator[Prometheus]:
         f"--storage.tsdb.path={data}",
         "--storage.tsdb.retention.time=100y",  # the recording is as old as it is
         f"--web.listen-address={address}",
+        # Where a real server scrapes, it notes when a pod is gone; here a silence has to tell.
+        f"--query.lookback-delta={LOOKBACK_SECONDS}s",
         "--log.level=warn",
     ]
     with (folder / "log").open("w") as log:

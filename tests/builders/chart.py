@@ -41,6 +41,22 @@ def run_helm(cluster: ControlPlane, *arguments: str | Path) -> str:
     return result.stdout
 
 
+def wait_for_kinds(cluster: ControlPlane, *names: str) -> None:
+    """Until the API server serves CRDs, the chart's own if none is named. `kubectl wait` fails where it comes so early
+    that a CRD has no status at all."""
+    wanted = [f"crd/{name}" for name in names] or ["--filename", str(CHART / "files" / "crds")]
+
+    def established() -> bool:
+        found = json.loads(cluster.kubectl("get", *wanted, "--output=json"))
+        bodies = found["items"] if found["kind"] == "List" else [found]
+        states = [body.get("status", {}).get("conditions", []) for body in bodies]
+        return all(
+            {"Established": "True"}.items() <= {c["type"]: c["status"] for c in state}.items() for state in states
+        )
+
+    cluster.processes.wait_until("kube-apiserver", established, what="The kinds of the CRDs")
+
+
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """`--set-json` flags for values written by path: `{"rbac.create": False}`."""
     return [f"--set-json={path}={json.dumps(value)}" for path, value in values.items()]

@@ -18,6 +18,7 @@ from tests.builders.chart import (
     objects,
     rendered,
     run_helm,
+    wait_for_kinds,
 )
 from tests.builders.resources import make_profile, make_vr
 
@@ -47,8 +48,7 @@ def can(cluster: ControlPlane, user: str, verb: str, resource: str, namespace: s
 
 
 def test_a_restoration_can_be_applied_right_after_the_install(control_plane: ControlPlane, release: str) -> None:
-    established = ["wait", "--for=condition=Established", "--timeout=60s", "--filename", CHART / "files" / "crds"]
-    control_plane.kubectl(*established)
+    wait_for_kinds(control_plane)
     apply(control_plane, make_vr(namespace=release))
     assert "clip" in control_plane.kubectl("get", "vr", "--namespace", release, "--output=name")
 
@@ -127,10 +127,10 @@ def monitoring_kinds(control_plane: ControlPlane) -> Iterator[None]:
     kinds = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
     for kind in kinds:
         apply(control_plane, make_crd(kind, group="monitoring.coreos.com"))
-    names = [f"crd/{kind.lower()}s.monitoring.coreos.com" for kind in kinds]
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+    names = [f"{kind.lower()}s.monitoring.coreos.com" for kind in kinds]
+    wait_for_kinds(control_plane, *names)
     yield
-    control_plane.kubectl("delete", "--wait=false", *names)
+    control_plane.kubectl("delete", "crd", "--wait=false", *names)
 
 
 def make_crd(kind: str, *, group: str) -> Body:

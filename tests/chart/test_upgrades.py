@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from hack.cluster.controlplane import ControlPlane
-from tests.builders.chart import CHART, FULL_NAME, Body, as_flags, helm, helm_program, run_helm
+from tests.builders.chart import CHART, FULL_NAME, Body, as_flags, helm, helm_program, run_helm, wait_for_kinds
 from tests.builders.resources import make_vr
 from tests.builders.statuses import make_status, running
 
@@ -54,7 +54,7 @@ def test_upgrade_and_rollback_with_a_restoration_at_work(
     cluster, here = control_plane, f"--namespace={namespace}"
     storage = as_flags({"defaultProfile.storage": [{"name": "media", "secretName": "s3"}], "podLabels": {"team": "a"}})
     run_helm(cluster, "install", "vr", previous, here, *storage)
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{CRD}")
+    wait_for_kinds(cluster)
     cluster.kubectl("apply", "--filename=-", stdin=json.dumps(make_vr(namespace=namespace)))
     report(cluster, namespace, running(40))
     before, crd_before = get(cluster, RESTORATIONS, "clip", namespace), get(cluster, "crd", CRD)
@@ -158,7 +158,7 @@ def test_a_release_with_a_restoration_waits_for_its_end(
     """Reconciling and Stalled, as kstatus reads them: Flux and other tools wait the same way."""
     cluster, here = control_plane, f"--namespace={namespace}"
     cluster.kubectl("apply", "--filename", CHART / "files" / "crds")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{CRD}")
+    wait_for_kinds(cluster)
     run_helm(cluster, "install", "show", chart_with_a_restoration, here)
     report(cluster, namespace, running(40))
     upgrade = ["upgrade", "show", chart_with_a_restoration, here, "--wait"]
