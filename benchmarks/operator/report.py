@@ -75,7 +75,7 @@ def _sustained(found: Figures) -> Iterator[Row]:
         )
         queue = f"queue p50 {one['queue_p50']:.0f}, max {one['queue_max']:.0f}"
         cpu = f"{one['operator_cpu_ms_per_vr']:.1f} ms operator CPU for one"
-        yield f"sustained, {name}", f"{done}; {queue}; {cpu}", f"≥ {one['asked_per_s']:.0f} VR/s, queue bounded"
+        yield f"sustained, {name}", f"{done}; {queue}; {cpu}", f"≥ {one['wanted_per_s']:.0f} VR/s, queue bounded"
 
 
 def _memory(found: Figures) -> Iterator[Row]:

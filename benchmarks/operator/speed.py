@@ -68,8 +68,10 @@ async def latency(bench: Bench, sizes: Sizes) -> Figures:
 async def _paced(jobs: list[Callable[[], Awaitable[Any]]], *, per_s: float) -> None:
     """Start them at random moments, so many a second on average: users do not come in step."""
     tasks = []
+    due = time.monotonic()
     for job in jobs:
-        await asyncio.sleep(random.uniform(0, 2 / per_s))
+        due += random.uniform(0, 2 / per_s)  # not from now: what the load itself takes must not slow it down
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.ensure_future(job()))
     await asyncio.gather(*tasks)
 
@@ -105,10 +107,11 @@ async def burst(bench: Bench, sizes: Sizes) -> Figures:
 
 
 async def sustained(bench: Bench, sizes: Sizes) -> Figures:
-    """Restorations arrive at a fixed rate, whether the operator keeps up or not."""
+    """Restorations arrive at a fixed rate, a little more than is wanted, whether the operator keeps up or not."""
+    seconds = sizes.sustained_s
     return {
-        "whole_life": await _arrivals(bench, "life", rate=15, seconds=sizes.sustained_s, whole=True),
-        "create_to_job": await _arrivals(bench, "jobs", rate=30, seconds=sizes.sustained_s, whole=False),
+        "whole_life": {"wanted_per_s": 15, **await _arrivals(bench, "life", rate=16, seconds=seconds, whole=True)},
+        "create_to_job": {"wanted_per_s": 30, **await _arrivals(bench, "jobs", rate=32, seconds=seconds, whole=False)},
     }
 
 
