@@ -189,7 +189,8 @@ def _configure(settings: kopf.OperatorSettings, scope: Scope) -> None:
     settings.networking.connect_timeout = 10
     settings.networking.enforce_retry_after = True
     settings.networking.error_backoffs = [1, 2, 3] + [4] * 20  # the default ends at 21 s: too late after an outage
-    # A worker per object lives this long, and with it the object's whole JSON: at a start, all that were listed in it.
+    # A worker per object lives this long, and with it the whole JSON of what it has seen last: with half a second, a
+    # start with 1,000 restorations takes 114 MiB instead of 91.
     settings.queueing.idle_timeout = 0.05
     settings.process.ultimate_exiting_timeout = 20  # below the pod's grace period
 
