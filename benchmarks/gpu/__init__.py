@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu stages            each stage, time and memory, plain and fast side by side
     python -m benchmarks.gpu dit               the transformer alone: accuracy, speed, exact knobs, kernels
+    python -m benchmarks.gpu numerics          final frames of the fast path in BF16 beside the plain one in FP32
     python -m benchmarks.gpu clip              a generated 720p clip through the whole runner, file to file
     python -m benchmarks.gpu start             from the start of the process to the first window
     python -m benchmarks.gpu vae               the VAE alone: time, memory and error of each knob
@@ -9,5 +10,6 @@
     python -m benchmarks.gpu roofline IN OUT   a picture (SVG) of what `stages --json` wrote
 
 Each prints a table and takes `--json FILE`. `--device cpu --tiny` goes the same way with small networks and pictures.
-All but `clip` need this repository, torch, numpy, safetensors and pydantic only: `PYTHONPATH=crds:runner:.`.
+All but `clip` and nano's part of `numerics` need this repository, torch, numpy, safetensors and pydantic only:
+`PYTHONPATH=crds:runner:.`.
 """

@@ -285,6 +285,7 @@ def main(chosen: argparse.Namespace) -> None:
         config = config_of(name, tiny=chosen.tiny).dit
         if "accuracy" in chosen.what:
             errors += accuracy(config, name, chosen)
+            save(chosen, machine, rows, errors)
         if {"speed", "knobs"} & set(chosen.what):
             columns = ("step ms", "TFLOP/s", "% peak", "live", "reserved", "weights", "first s")
             print(
@@ -296,10 +297,15 @@ def main(chosen: argparse.Namespace) -> None:
             for row in measure(config, name, chosen, machine) if what in chosen.what else ():
                 show(row)
                 rows.append(row)
+                save(chosen, machine, rows, errors)
             free(device)
         if "profile" in chosen.what:
             profile(config, name, chosen)
             free(device)
+
+
+def save(chosen: argparse.Namespace, machine: Machine, rows: list[Row], errors: list[dict[str, object]]) -> None:
+    """After every row: what was measured stays if the program is ended."""
     if chosen.json:
         found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows], "errors": errors}
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
-from benchmarks.gpu import arithmetic, busy, copies, start
+from benchmarks.gpu import arithmetic, busy, copies, dit, numerics, start
 from benchmarks.gpu.__main__ import main
 
 from restoration_runner.models.seedvr2.config import MODELS, RELEASED_VAE
@@ -56,7 +56,10 @@ def test_a_case_that_does_not_fit_does_not_end_the_others(
     assert "memory" in capsys.readouterr().out
 
 
-def test_the_transformer_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_transformer_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dit, "KNOBS", dit.KNOBS[:2])
     words = ("dit", "--what", "accuracy", "speed", "knobs", "--models", "seedvr2-3b", "--seeds", "1", "--repeats", "1")
     result = found(tmp_path, *words)
     assert [row["path"] for row in result["rows"][:3]] == ["plain", "fast", "fast"]
@@ -66,6 +69,13 @@ def test_the_transformer_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert errors["fast fp32"] < 1e-5
     assert 1e-4 < errors["fast bf16"] < errors["plain bf16"]
     assert "seedvr2-3b" in capsys.readouterr().out
+
+
+def test_final_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "FRAMES", {"seedvr2-nano": 1, "seedvr2-3b": 5})
+    rows = found(tmp_path, "numerics", "--models", "seedvr2-3b", "--seeds", "1")["rows"]
+    assert [row["path"] for row in rows] == ["plain", "fast"]
+    assert all(45 < row["db"] < 70 and row["same_bytes"] for row in rows)
 
 
 def test_what_stands_around_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ def packed_attention(
         if mixed is None:
             mixed = q.new_empty(tokens + windows.count * text_tokens, inner)
         _attend_batch(q, k, v, batch, windows, mixed)
+        del q, k, v  # before the next batch's are made
     assert mixed is not None  # a grid has at least one window
     mean_over_windows(mixed[tokens:], windows=windows.count)
     return mixed[: tokens + text_tokens]
