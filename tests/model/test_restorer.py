@@ -17,7 +17,6 @@ from restoration_runner.models.restorer import ConditionNoise, Restorer
 from restoration_runner.models.seedvr2.description import InputBandRule, PosteriorRule
 from restoration_runner.models.seedvr2.input_band import put_back
 from restoration_runner.models.seedvr2.sampling import noise_level
-from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from restoration_runner.restoration.pipeline import condition_noise
 from restoration_runner.restoration.wavelet import low_pass
@@ -233,7 +232,7 @@ def test_errors_of_the_device_become_sentences(
     def fail(*_arguments: object, **_options: object) -> Tensor:
         raise error
 
-    monkeypatch.setattr(VideoVae, "decode", fail)
+    monkeypatch.setattr(restorer, "networks", replace(restorer.networks, decode=fail))
     with pytest.raises(RestorationError) as caught:
         run(restorer, segments(5, k=1, e=2, d=2)[0], scene(5))
     assert caught.value.reason is reason
