@@ -28,7 +28,7 @@ from restoration_runner.models.seedvr2.vae import VideoVae
 Vae = VideoVae | FastVae
 SETTINGS: dict[str, VaeKnobs | None] = {
     "plain": None,
-    "whole": VaeKnobs(),
+    "whole": VaeKnobs(frames_at_once=None),
     "4 frames": VaeKnobs(frames_at_once=4),
     "1 frame": VaeKnobs(frames_at_once=1),
     "8 strips": VaeKnobs(frames_at_once=1, strip_rows=1),  # rows: an eighth of the picture

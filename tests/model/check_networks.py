@@ -171,8 +171,8 @@ def streamed(model: AnyVae, x: Tensor, chunk: int, *, encode: bool) -> Tensor:
 
 
 FAST_KNOBS = {
-    "": VaeKnobs(),
-    ", frame by frame in strips": VaeKnobs(frames_at_once=1, strip_rows=10),
+    "": VaeKnobs(frames_at_once=None),
+    ", frame by frame in strips": VaeKnobs(frames_at_once=1, strip_rows=24),
 }
 
 

@@ -32,8 +32,8 @@ CONFIGS = {
     "other pictures": VaeConfig(channels=(8, 16), groups=4, temporal_levels=1, image_channels=2, latent_channels=5),
 }
 KNOBS = {
-    "whole": VaeKnobs(),
-    "ring": VaeKnobs(frames_at_once=1),
+    "whole": VaeKnobs(frames_at_once=None),
+    "ring": VaeKnobs(),
     "three": VaeKnobs(frames_at_once=3, upsample_frames=1),
     "strips": VaeKnobs(frames_at_once=1, strip_rows=3, attention_scores=7),
     "past on host": VaeKnobs(frames_at_once=1, strip_rows=5, past_on_host=True),
@@ -41,7 +41,7 @@ KNOBS = {
 LATENTS_PER_CALL = {
     "whole": (None, 1, 2),
     "ring": (None, 1),
-    "three": (None, 2),
+    "three": (2,),
     "strips": (None, 1),
     "past on host": (1,),
 }
@@ -104,7 +104,7 @@ def test_what_is_supported() -> None:
     [
         ({"frames_at_once": 0}, "frames_at_once must be at least 1"),
         ({"frames_at_once": 1, "strip_rows": -8}, "strip_rows must be at least 1"),
-        ({"strip_rows": 8}, "needs frames_at_once = 1"),
+        ({"frames_at_once": None, "strip_rows": 8}, "needs frames_at_once = 1"),
         ({"frames_at_once": 2, "strip_rows": 8}, "needs frames_at_once = 1"),
         ({"frames_at_once": 1, "past_on_host": True}, "past_on_host needs strip_rows"),
         ({"upsample_frames": 0}, "upsample_frames must be at least 1"),

@@ -69,7 +69,7 @@ def _on_gpu(x: Tensor, weight: Tensor, stride: tuple[int, int, int], pad: tuple[
     # The general convolution would add a bias in a pass of its own, and cannot write into a slice.
     run = torch.ops.aten.cudnn_convolution.out
     if weight.shape[2] == 1:
-        # As images: cuDNN picks slow kernels for clips of depth one (stride 2: 163 instead of 606 TFLOP/s).
+        # As images: cuDNN picks slow kernels for clips of depth one (stride 2: 163 instead of 477 TFLOP/s).
         run(as_nchw(x), weight[:, :, 0], list(pad), list(stride[1:]), [1, 1], 1, *flags, out=as_nchw(out))
     else:
         run(as_ncthw(x), weight, [0, *pad], list(stride), [1, 1, 1], 1, *flags, out=as_ncthw(out))

@@ -10,17 +10,17 @@ class VaeKnobs:
     """How much is held at once. No knob changes what is computed: results are equal up to rounding.
 
     frames_at_once: frames that go through the full-resolution stages together (before the encoder's first and after
-        the decoder's last temporal step, which hold nearly all memory); None: all of a call. With 1 each causal
-        convolution there keeps a ring of three frames and moves none.
+        the decoder's last temporal step, which hold nearly all memory); None: all of a call. With 1, the fastest, each
+        causal convolution there keeps a ring of three frames and moves none.
     strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
         frames_at_once = 1. Norms see whole frames, so strips leave no seams.
     past_on_host: the two earlier frames of each convolution that works in strips wait in the host's memory. Needs
-        strip_rows.
+        strip_rows. Equal on CPUs (tested); on a GPU it has run, but was not yet compared.
     upsample_frames: output frames of one call of a merged upsampling, which needs as much memory again.
     attention_scores: scores of the middle attention that exist at one time (fp32).
     """
 
-    frames_at_once: int | None = None
+    frames_at_once: int | None = 1
     strip_rows: int | None = None
     past_on_host: bool = False
     upsample_frames: int = 8
