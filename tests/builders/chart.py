@@ -18,6 +18,8 @@ from hack.cluster.toolchain import ensure_helm
 CHART = Path(__file__).resolve().parents[2] / "charts" / "video-restoration-operator"
 RELEASE, NAMESPACE = "vr", "video-restoration"
 FULL_NAME = "vr-video-restoration-operator"
+TAKE_OVER = "--take-ownership"
+"""Of CRDs that another release, or kubectl, has left."""
 
 Body = dict[str, Any]
 

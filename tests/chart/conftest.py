@@ -1,10 +1,13 @@
-"""A control plane for the chart's tests alone: helm refuses to install over CRDs that other tests have applied."""
+"""A control plane for the chart's tests alone.
+
+Its CRDs stay from the first test to the last: deleting one that has just been made may take the API server minutes, for
+its finalizer is tried again with backoff. Releases take them over (`helm install --take-ownership`).
+"""
 
 from collections.abc import Iterator
 
 import pytest
 from hack.cluster.controlplane import ControlPlane
-from tests.builders.chart import CHART
 
 
 @pytest.fixture(scope="session")
@@ -12,10 +15,3 @@ def control_plane(cluster_binaries: None) -> Iterator[ControlPlane]:
     """One for this folder. What asks for it is in one group, so that one process has it."""
     with ControlPlane() as running:
         yield running
-
-
-@pytest.fixture
-def no_crds(control_plane: ControlPlane) -> Iterator[None]:
-    """The test begins without CRDs, and so does the next."""
-    yield
-    control_plane.kubectl("delete", "--ignore-not-found", "--filename", CHART / "files" / "crds")

@@ -11,6 +11,7 @@ from tests.builders.chart import (
     CHART,
     FULL_NAME,
     NAMESPACE,
+    TAKE_OVER,
     Body,
     as_flags,
     cluster_role_rules,
@@ -28,9 +29,9 @@ STORAGE = {"defaultProfile.storage": [{"name": "media", "endpoint": "http://s3.m
 
 
 @pytest.fixture
-def release(control_plane: ControlPlane, namespace: str, no_crds: None) -> Iterator[str]:
+def release(control_plane: ControlPlane, namespace: str) -> Iterator[str]:
     """The chart, installed as release `vr` in a namespace of its own."""
-    run_helm(control_plane, "install", "vr", CHART, f"--namespace={namespace}", *as_flags(STORAGE))
+    run_helm(control_plane, "install", "vr", CHART, f"--namespace={namespace}", TAKE_OVER, *as_flags(STORAGE))
     yield namespace
     helm("uninstall", "vr", f"--namespace={namespace}", kubeconfig=control_plane.kubeconfig)
 

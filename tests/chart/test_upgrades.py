@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 import yaml
 from hack.cluster.controlplane import ControlPlane
-from tests.builders.chart import CHART, FULL_NAME, Body, as_flags, helm, helm_program, run_helm, wait_for_kinds
+from tests.builders.chart import (
+    CHART,
+    FULL_NAME,
+    TAKE_OVER,
+    Body,
+    as_flags,
+    helm,
+    helm_program,
+    run_helm,
+    wait_for_kinds,
+)
 from tests.builders.resources import make_vr
 from tests.builders.statuses import make_status, running
 
@@ -49,11 +59,12 @@ def settings(body: Body) -> Any:
 
 @pytest.mark.parametrize("previous", PREVIOUS, ids=lambda path: path.stem)
 def test_upgrade_and_rollback_with_a_restoration_at_work(
-    control_plane: ControlPlane, namespace: str, no_crds: None, previous: Path
+    control_plane: ControlPlane, namespace: str, previous: Path
 ) -> None:
     cluster, here = control_plane, f"--namespace={namespace}"
     storage = as_flags({"defaultProfile.storage": [{"name": "media", "secretName": "s3"}], "podLabels": {"team": "a"}})
-    run_helm(cluster, "install", "vr", previous, here, *storage)
+    # Conflicts: CRDs of today, which other tests have left, become those of then.
+    run_helm(cluster, "install", "vr", previous, here, TAKE_OVER, "--force-conflicts", *storage)
     wait_for_kinds(cluster)
     cluster.kubectl("apply", "--filename=-", stdin=json.dumps(make_vr(namespace=namespace)))
     report(cluster, namespace, running(40))
@@ -116,10 +127,10 @@ def pods(cluster: ControlPlane, namespace: str) -> list[Body]:
     return items
 
 
-def test_an_install_waits_for_the_operator(control_plane: ControlPlane, namespace: str, no_crds: None) -> None:
+def test_an_install_waits_for_the_operator(control_plane: ControlPlane, namespace: str) -> None:
     """helm judges by kstatus. There is no kubelet here: the pod is ready when this test says so."""
     cluster, here = control_plane, f"--namespace={namespace}"
-    with helm_in_background(cluster, "install", "vr", CHART, here, "--wait", "--timeout=4m") as helm_process:
+    with helm_in_background(cluster, "install", "vr", CHART, here, TAKE_OVER, "--wait", "--timeout=4m") as helm_process:
         cluster.processes.wait_until(
             "kube-controller-manager", lambda: bool(pods(cluster, namespace)), what="The operator's pod"
         )
@@ -153,7 +164,7 @@ _OVER = {"Reconciling": "False/Finished", "Finished": "True/Completed", "Succeed
 
 
 def test_a_release_with_a_restoration_waits_for_its_end(
-    control_plane: ControlPlane, namespace: str, no_crds: None, chart_with_a_restoration: Path
+    control_plane: ControlPlane, namespace: str, chart_with_a_restoration: Path
 ) -> None:
     """Reconciling and Stalled, as kstatus reads them: Flux and other tools wait the same way."""
     cluster, here = control_plane, f"--namespace={namespace}"
