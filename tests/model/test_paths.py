@@ -1,6 +1,7 @@
 """Two implementations of the networks behind one restorer: which one is taken, and that they agree."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.models import load_restorer
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
-from restoration_runner.models.seedvr2.folder import read_folder
+from restoration_runner.models.seedvr2.folder import place_of_transformer, read_folder
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.networks import NetworkPath, choose_path, parse_path
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
@@ -96,3 +97,17 @@ def test_path_and_knobs_are_in_the_fingerprint(folder: Path) -> None:
     assert [values["path"] for values in found] == ["plain"] + ["fast"] * len(KNOBS)
     assert found[4]["vae.strip_rows"] == "8"
     assert len({fingerprint(values) for values in found}) == len(choices)
+
+
+@pytest.mark.parametrize(("total", "place"), [(3.0, CUDA), (2.4, CPU)])
+def test_a_transformer_that_would_fill_the_gpu_waits_on_the_host(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, total: float, place: torch.device
+) -> None:
+    """total: of the GPU's memory, in sizes of the file."""
+    file = folder / "dit.safetensors"
+    properties = SimpleNamespace(total_memory=int(total * file.stat().st_size))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: properties)
+    assert place_of_transformer(file, CUDA) == place
+    assert place_of_transformer(file, CPU) == CPU
+    assert place_of_transformer(folder / "missing", CUDA) == CUDA

@@ -26,6 +26,7 @@ from restoration_runner.models.seedvr2.description import DESCRIPTION, ModelDesc
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.half import activation_dtype
 from restoration_runner.models.seedvr2.vae import VideoVae
+from restoration_runner.restoration.copies import is_gpu
 
 DIT, VAE, TEXT = "dit.safetensors", "vae.safetensors", "text.safetensors"
 PROMPT = "positive"
@@ -42,15 +43,29 @@ class LoadedModel:
 
 
 def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    """The model with its weights as `dtype`; see `half.py` for fp16.
+    """The model with its weights as `dtype`; see `half.py` for fp16. Where the transformer would fill the GPU it stays
+    on the host (`place_of_transformer`), for the networks that are made of it to fetch or to stream.
 
     Raises RestorationError(ModelInvalid) naming the file and what is wrong with it.
     """
     description = read_description(folder)
-    dit = build_dit(description.dit, read_tensors(folder / DIT, device=device), device=device, dtype=dtype, source=DIT)
+    place = place_of_transformer(folder / DIT, device)
+    dit = build_dit(description.dit, read_tensors(folder / DIT, device=place), device=place, dtype=dtype, source=DIT)
     vae = build_vae(description.vae, read_tensors(folder / VAE, device=device), device=device, dtype=dtype, source=VAE)
     text = read_text(folder, description.dit.text_width)
     return LoadedModel(description, dit, vae, text.to(device=device, dtype=activation_dtype(dtype)))
+
+
+MOST_OF_A_GPU = 0.4
+"""Share of the GPU's memory up to which the transformer's file is read straight onto it: the 3B network on 24 GB."""
+
+
+def place_of_transformer(file: Path, device: torch.device) -> torch.device:
+    """Where to read it to. A file that cannot be read is refused by whoever reads it."""
+    if not is_gpu(device) or not file.is_file():
+        return device
+    total = torch.cuda.get_device_properties(device).total_memory
+    return torch.device("cpu") if file.stat().st_size > MOST_OF_A_GPU * total else device
 
 
 def write_folder(

@@ -51,6 +51,8 @@ def plain_networks(model: LoadedModel, device: torch.device) -> Networks:
     if device.type == "cpu":  # channels-last convolutions are faster there, slower with cuDNN's plain path
         memory_format = torch.channels_last_3d
         model.vae.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if model.dit.patch_in.weight.device.type != device.type:  # it waited on the host
+        model.dit.to(device)
     return Networks(
         encode=model.vae.encode,
         decode=model.vae.decode,
