@@ -71,7 +71,7 @@ chart-test: test-tools ## The Helm chart, deploy/, alerts and dashboard: real he
 	$(PYTEST) tests/chart -n 2 --dist loadgroup --junitxml=$(REPORTS)/chart.xml
 
 .PHONY: e2e
-e2e: test-tools ## The built images on a real node: apply, kill, resume, refuse, and the demo (root)
+e2e: test-tools ## The built images on a real node: apply, disturb, resume, refuse, and the demo (root)
 	@mkdir -p $(REPORTS)
 	@$(PYTHON) -m hack.cluster build  # before any test's timeout starts to run
 	$(PYTEST) tests/e2e/cluster --junitxml=$(REPORTS)/e2e-cluster.xml
