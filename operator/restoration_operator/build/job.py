@@ -182,8 +182,10 @@ def _container(plan: Plan) -> Json:
         "resources": _resources(plan.profile),
         "startupProbe": {
             "httpGet": {"path": "/healthz", "port": "http"},
-            "periodSeconds": 5,
-            "failureThreshold": 120,
+            # Ten minutes to answer, and a second until that is seen: `Running`, progress and the count of disruptions
+            # begin with it, and short clips are over before they would be asked a second time every five.
+            "periodSeconds": 1,
+            "failureThreshold": 600,
         },
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
