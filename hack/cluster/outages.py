@@ -23,8 +23,9 @@ from hack.cluster.s3 import S3Endpoint
 
 Server = Literal["containerd", "kubelet", "seaweedfs"]
 
-GRACE_S: Final = {"containerd": 10.0, "kubelet": 10.0, "seaweedfs": 0.0}
-"""After SIGTERM. SeaweedFS waits half a minute for clients that keep their connections; its data survives a SIGKILL."""
+GRACE_S: Final = {"containerd": 10.0, "kubelet": 0.0, "seaweedfs": 0.0}
+"""After SIGTERM, before SIGKILL. SeaweedFS waits half a minute for clients that keep their connections, and its data
+survive; the kubelet need not take leave, which would give a runner time to finish."""
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """What an end-to-end test does: put a clip into the bucket, apply a restoration, wait for it, look at what came out."""
 
-import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,15 +96,14 @@ class Lab:
         assert found is not None
         return list(self.kubectl.list("pods", selector=f"videorestoration.dev/uid={found['metadata']['uid']}"))
 
-    def kill_runner(self, name: str) -> None:
-        """SIGKILL to every process of the restoration's running container, on the node, from outside."""
-        assert self.stage.nodes_are_local, "needs the development cluster: the runner is killed on its node"
+    def runner_processes(self, name: str) -> list[int]:
+        """Ids of every process of the restoration's running container, on the node."""
+        assert self.stage.nodes_are_local, "needs the development cluster: its node's processes are looked at"
         [pod] = [item for item in self.pods(name) if item["metadata"]["labels"]["videorestoration.dev/role"] == "run"]
         container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-        killed = [process for process in Path("/proc").glob("[0-9]*") if _belongs_to(process, container)]
-        for process in killed:
-            os.kill(int(process.name), signal.SIGKILL)
-        assert killed, f"no process of container {container} was found"
+        found = [int(process.name) for process in Path("/proc").glob("[0-9]*") if _belongs_to(process, container)]
+        assert found, f"no process of container {container} was found"
+        return found
 
     def story(self, name: str) -> str:
         """Everything that helps to understand a failure."""

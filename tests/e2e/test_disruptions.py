@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -77,22 +80,26 @@ class Scene:
         found = self.lab.objects(".json")
         return {key: etag for key, etag in found.items() if f"/{name}/.vr/" in key and "/seg/" in key}
 
-    def await_work(self, *names: str) -> None:
-        """Wait until each has finished something; most is left to do then."""
-        self.disturb({name: lambda name: None for name in names})
+    def await_work(self, *names: str) -> dict[str, dict[str, str]]:
+        """Wait until each has finished something; most is left to do then. Their markers."""
+        return self.disturb({name: lambda name: lambda: None for name in names})
 
-    def disturb(self, plans: Mapping[str, Callable[[str], None]]) -> dict[str, dict[str, str]]:
-        """Do to each restoration what is planned for it, once it has finished something; the markers it then had.
+    def disturb(self, plans: Mapping[str, Callable[[str], Callable[[], None]]]) -> dict[str, dict[str, str]]:
+        """Disturb each restoration once it has finished something. The markers it then had.
 
-        Its user has seen it running by then: of a pod that nobody saw running no disruption is counted.
+        A plan is made when the user sees the restoration running (of a pod that nobody saw running no disruption is
+        counted) and carried out at its first segment: without further questions, for it goes on meanwhile.
         """
+        actions: dict[str, Callable[[], None]] = {}
         before: dict[str, dict[str, str]] = {}
 
         def done() -> bool:
             for name in plans.keys() - before.keys():
-                if self.segments(name) and scheduled(self.lab, name) == "Running":
-                    plans[name](name)
+                if name in actions and self.segments(name):
+                    actions[name]()
                     before[name] = self.segments(name)
+                elif name not in actions and scheduled(self.lab, name) == "Running":
+                    actions[name] = plans[name](name)
             return before.keys() == plans.keys()
 
         eventually(done, what=f"a finished segment of each of {', '.join(plans)}")
@@ -148,6 +155,13 @@ def counted(status: VideoRestorationStatus) -> tuple[int, int, int, int]:
     return found.executions, found.retries, found.infrastructure_retries, found.disruptions
 
 
+def kill(processes: list[int]) -> None:
+    """SIGKILL, from outside of the container."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def evict(kubectl: Kubectl, pod: str) -> None:
     """Through the eviction API, as `kubectl drain`, an autoscaler or a descheduler does it."""
     metadata = {"name": pod, "namespace": kubectl.namespace}
@@ -166,9 +180,9 @@ def test_pods_that_are_killed_evicted_deleted_or_short_of_memory(scene: Scene) -
     small = lab.profile("small", {"resources": {"limits": {"memory": TOO_LITTLE}}})
     scene.begin("little", **small, **SOON)
     plans = {
-        "killed": lab.kill_runner,
-        "evicted": lambda name: evict(lab.kubectl, scene.pod(name)),
-        "deleted": lambda name: delete(lab.kubectl, scene.pod(name)),
+        "killed": lambda name: partial(kill, lab.runner_processes(name)),
+        "evicted": lambda name: partial(evict, lab.kubectl, scene.pod(name)),
+        "deleted": lambda name: partial(delete, lab.kubectl, scene.pod(name)),
     }
     for name in plans:
         scene.begin(name, **SOON)
@@ -204,10 +218,10 @@ def test_the_container_runtime_is_away_for_a_while(scene: Scene) -> None:
     """Containers need it to begin and to be told of when they end: one finishes meanwhile, another one is killed."""
     scene.begin("worked-on", **SOON)
     scene.begin("died", **SOON)
-    scene.await_work("worked-on", "died")
-    before = {name: scene.segments(name) for name in ("worked-on", "died")}
+    before = scene.await_work("worked-on", "died")
+    dying = scene.lab.runner_processes("died")
     with without("containerd"):
-        scene.lab.kill_runner("died")
+        kill(dying)
         eventually(lambda: scene.lab.objects("worked-on/out.mp4"), what="an output made without container runtime")
     worked_on = scene.is_whole("worked-on", before["worked-on"])
     assert (ends(worked_on), counted(worked_on)) == (["Completed"], (1, 0, 0, 0))
@@ -220,8 +234,7 @@ def test_the_container_runtime_is_away_for_a_while(scene: Scene) -> None:
 def test_object_storage_is_down_for_twenty_seconds(scene: Scene) -> None:
     """With the retries that somebody has who says nothing about them."""
     scene.begin("storeless")
-    scene.await_work("storeless")
-    before = scene.segments("storeless")
+    before = scene.await_work("storeless")["storeless"]
     with without("seaweedfs"):
         time.sleep(DOWN_S)
     status = scene.is_whole("storeless", before)
@@ -304,8 +317,9 @@ def test_the_kubelet_is_stopped_for_good(scene: Scene) -> None:
         scene.begin(name, **hasty, **SOON)
     with another_node(lab.kubectl):
         scene.await_work(*names)
+        dying = lab.runner_processes("dead")
         with without("kubelet"):
-            lab.kill_runner("dead")
+            kill(dying)
             before = {name: scene.segments(name) for name in names}
             for name in names:
                 eventually(lambda name=name: is_lost(lab, name), what=f"{name}: lost, and the next execution waits")
