@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from hack.nano.codec import H264Pool
@@ -61,7 +61,8 @@ def load_material(folder: Path, device: torch.device) -> Material:
     for entry in files:
         if entry["kind"] == "video":
             video = torch.from_numpy(_read_video(folder / entry["file"])).permute(0, 3, 1, 2).to(device)
-            videos += [_shrunk(video, shrink) for shrink in (1, 2)]
+            fits = min(video.shape[-2] // HEIGHT, video.shape[-1] // WIDTH, 2)
+            videos += [_shrunk(video, shrink) for shrink in range(1, fits + 1)]
     return Material(stills, held_out, sprites, videos)
 
 
@@ -71,18 +72,9 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def _read_video(path: Path) -> NDArray[np.uint8]:
-    try:
-        import av
-
-        with av.open(str(path)) as container:
-            return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    except ImportError:  # a training machine may have OpenCV instead
-        import cv2
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    while (result := capture.read())[0]:
-        frames.append(cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB))
-    return np.stack(frames)
+    """[T, H, W, 3] of an animated picture."""
+    with Image.open(path) as picture:
+        return np.stack([np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)])
 
 
 def _shrunk(picture: Tensor, factor: int) -> Tensor:

@@ -28,7 +28,7 @@ class H264Pool:
     """Encodes and reconstructs clips on a few threads."""
 
     def __init__(self, library: Path, *, threads: int = (os.cpu_count() or 2)) -> None:
-        loaded = ctypes.CDLL(str(library))
+        loaded = ctypes.CDLL(str(library.resolve()))  # a bare name would be searched for in the system
         loaded.x264_roundtrip.restype = ctypes.c_long
         pointer = ctypes.POINTER(ctypes.c_uint8)
         loaded.x264_roundtrip.argtypes = [pointer, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_float]

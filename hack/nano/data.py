@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -27,6 +28,7 @@ LONG_SIDE = 1440  # of a stored still; a training crop is 320 wide
 SPRITE_SIDE = 420
 MIN_TEXTURE = 3.0  # mean absolute Laplacian in codes; flat gradients teach nothing
 STILL_QUALITY = 91
+VIDEO_QUALITY = 75
 HELD_OUT_EVERY = 17
 
 
@@ -129,8 +131,9 @@ def collect(output: Path, downloads: Path) -> list[dict[str, object]]:
         folder = fetch(source, downloads)
         if source.kind == "video":
             for path in sorted(p for p in folder.rglob("*") if any(p.match(g) for g in source.patterns)):
-                (output / path.name).write_bytes(path.read_bytes())
-                inventory.append({"file": path.name, "kind": "video", "package": source.package})
+                name = f"{path.stem}.webp"
+                _store_video(path, output / name)
+                inventory.append({"file": name, "kind": "video", "package": source.package})
             continue
         for name, picture in pictures(source, folder):
             entry = _store(output, name, picture, sprite=source.kind == "sprites")
@@ -139,6 +142,15 @@ def collect(output: Path, downloads: Path) -> list[dict[str, object]]:
     for index, entry in enumerate(e for e in inventory if e["kind"] == "still"):
         entry["heldOut"] = index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     return inventory
+
+
+def _store_video(source: Path, target: Path) -> None:
+    """An animated picture, half of the size: the training machine needs no decoder of video."""
+    with av.open(str(source)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    size = (frames[0].width // 2, frames[0].height // 2)
+    first, *others = (frame.resize(size, Image.Resampling.LANCZOS) for frame in frames)
+    first.save(target, save_all=True, append_images=others, quality=VIDEO_QUALITY)
 
 
 def _store(output: Path, name: str, picture: Image.Image, *, sprite: bool) -> dict[str, object] | None:

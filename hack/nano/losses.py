@@ -36,6 +36,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return (top / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean()
 
 
+def structure(output: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM of luma, at full and at half size: VMAF looks at coarser structure than one window of SSIM holds."""
+    a, b = luma(output), luma(target)
+    return (1 - ssim(a, b)) + 0.5 * (1 - ssim(F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)))
+
+
 def temporal(output: Tensor, target: Tensor) -> Tensor:
     """Error of the differences between neighbouring frames: flicker counts even where each frame is close."""
     difference = output.float() - target.float()

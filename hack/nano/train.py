@@ -23,7 +23,7 @@ from hack.nano.clips import ClipPool, Renderer, load_material
 from hack.nano.codec import H264Pool
 from hack.nano.degradation import STANDARD
 from hack.nano.fast_layers import install
-from hack.nano.losses import charbonnier, luma, psnr, ssim, temporal, worst_frames
+from hack.nano.losses import charbonnier, luma, psnr, ssim, structure, temporal, worst_frames
 from hack.nano.network import INPUT_BAND, Nano, frozen_masks
 from restoration_runner.models.seedvr2.input_band import put_back
 from restoration_runner.restoration.wavelet import low_pass
@@ -60,8 +60,7 @@ class JointLoss(torch.nn.Module):
         latent, _ = self.model.encode(video)
         restored = self.model.restore(latent[split:], noise[split:])
         output = transfer(self.model.decode(torch.cat((latent[:split], restored))), video)
-        structure = 1 - ssim(luma(output), luma(sharp))
-        loss = charbonnier(output - sharp) + 0.4 * structure + 0.25 * temporal(output, sharp)
+        loss = charbonnier(output - sharp) + 0.4 * structure(output, sharp) + 0.4 * temporal(output, sharp)
         loss = loss + 0.5 * worst_frames(output, sharp)
         # Keeps latents near unit size, for which the transformer is laid out.
         return loss + 1e-4 * latent.square().mean()

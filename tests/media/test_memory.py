@@ -48,7 +48,7 @@ def prepared(folder: Path, model: Path, *, frames: int) -> str:
     return f"run|{files}|--scratch={folder}|--http-port=0"
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     """The short one first, in the same process: what is loaded once is there already when the long one begins."""
     model = write_tiny_model(tmp_path / "model")

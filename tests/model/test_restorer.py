@@ -137,7 +137,7 @@ def test_condition_noise_of_a_plan(frames: int, strength: float, expected: Condi
 
 def test_the_input_s_low_band_is_put_back_frame_by_frame(tmp_path: Path, restorer: Restorer) -> None:
     """Also in segments that begin in the middle: each frame meets its own input."""
-    rule = InputBandRule(radii=(1, 2), noise=0.1)
+    rule = InputBandRule(blurs=(1,), octaves=(2, 4), caution=2.0)
     description = tiny_description().model_copy(update={"input_band": rule})
     banded = load_restorer(write_tiny_model(tmp_path / "banded", description), device="cpu", precision="FP32")
     video = scene(30)
@@ -157,14 +157,33 @@ def test_the_band_replaces_errors_and_leaves_noise_out() -> None:
     ghost = torch.zeros(3, 128, 128)
     ghost[:, 40:60, 40:60] = 0.5
     noise = low_pass(0.2 * torch.randn(3, 128, 128, generator=generator), (1,))
-    whole, weighted = InputBandRule(radii=(1, 2, 4)), InputBandRule(radii=(1, 2, 4), noise=0.07)
+    whole, careful = (InputBandRule(blurs=(1, 2), octaves=(4, 8), caution=caution) for caution in (0.0, 3.0))
     inside, outside = (slice(None), slice(45, 55), slice(45, 55)), (slice(None), slice(80, 120), slice(80, 120))
-    errors = {
-        rule.noise: put_back(clean + detail + ghost, clean + noise, rule) - clean - detail for rule in (whole, weighted)
-    }
+    errors = {rule: put_back(clean + detail + ghost, clean + noise, rule) - clean - detail for rule in (whole, careful)}
     for error in errors.values():
         assert error[inside].abs().mean() < 0.12 < ghost[inside].abs().mean()
-    assert errors[0.07][outside].std() < 0.75 * errors[0.0][outside].std() < noise.std()
+    assert errors[careful][outside].std() < 0.5 * errors[whole][outside].std() < noise.std()
+
+
+@pytest.mark.parametrize("loudness", [0.02, 0.1])
+def test_how_noisy_a_picture_is_is_seen_in_it(loudness: float) -> None:
+    """A tenth of the noise and less comes through, loud or quiet; where there is none, errors go wholly."""
+    rule = InputBandRule(blurs=(1,), octaves=(2, 4, 8), caution=3.0)
+    generator = torch.Generator().manual_seed(1)
+    noise = loudness * torch.randn(3, 128, 128, generator=generator)
+    made = torch.zeros(3, 128, 128)
+    found = put_back(made, made + noise, rule)
+    plain = put_back(made, made + noise, rule.model_copy(update={"caution": 0.0}))
+    assert found.std() < 0.35 * plain.std()
+
+
+def test_a_blurred_input_does_not_blur() -> None:
+    """Where model and input agree but for its strength, the model's picture stays as it is."""
+    rule = InputBandRule(blurs=(1,), octaves=(2, 4, 8, 16), caution=0.0)
+    x = torch.arange(128.0)
+    waves = 0.5 * torch.sin(x / 3.0).expand(3, 128, -1)
+    error = put_back(waves, 0.7 * waves, rule) - waves
+    assert error[..., 16:-16].abs().max() < 0.02 < 0.05 < low_pass(0.3 * waves, (1,)).abs().max()
 
 
 def test_threads_are_pinned_and_part_of_the_environment(model: Path) -> None:

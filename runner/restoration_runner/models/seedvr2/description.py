@@ -28,12 +28,14 @@ class PosteriorRule(StrEnum):
 class InputBandRule(Contract):
     """The low frequencies of the input, put back into the output; see `input_band.py`.
 
-    radii: blurs (`wavelet.low_pass`) that separate them. noise: amplitude, in [-1, 1], up to which the octave between
-    the last two blurs counts as noise and is left out; 0 takes it whole.
+    blurs: radii (`wavelet.low_pass`) that separate them from the detail. octaves: radii of further blurs; what lies
+    between two of them is taken where it differs by more than the input's noise, what is slower than the last of them
+    everywhere. caution: by how many times its noise an octave must differ for half of the difference to be taken.
     """
 
-    radii: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(min_length=2, max_length=8)
-    noise: float = Field(default=0.0, ge=0, le=1)
+    blurs: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(min_length=1, max_length=8)
+    octaves: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(default=(), max_length=8)
+    caution: float = Field(default=0.0, ge=0, le=16)
 
 
 class ModelDescription(VersionedContract):
