@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hack.cluster.binaries import MINIO
+from hack.cluster.ports import PortLeases
 from minio import Minio
 
 from restoration_api.request import Addressing, StorageRequest
@@ -43,12 +43,16 @@ class S3Server:
             client.make_bucket(bucket)
 
 
+_LEASES = PortLeases()
+
+
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [item.getsockname()[1] for item in sockets]
+    """Ports that stay ours until this process ends.
+
+    Not the kernel's: a store takes seconds to start, and with several test processes one of those would be an outgoing
+    connection by then.
+    """
+    return [_LEASES.take() for _ in range(count)]
 
 
 def write_secret(folder: Path, *, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY) -> Path:

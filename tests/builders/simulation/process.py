@@ -206,6 +206,7 @@ class OperatorProcess:
         writing = method in WRITES and "dryRun" not in query
         self._calls += 1
         number = self._calls
+        left_at = self._server.version
         await self._travel(number)
         crash = writing and self._crash_is_due()
         if weather.outage:
@@ -222,6 +223,7 @@ class OperatorProcess:
             fence()
         if life != self._life:
             raise asyncio.CancelledError  # it was killed while the request was about to leave
+        self._server.asked_at = left_at
         answer = self._ask(method, path, query, body, content)
         if crash:
             await self._die()

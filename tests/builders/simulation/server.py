@@ -66,6 +66,8 @@ class SimulatedServer:
         self.version = 0
         self.asked_by = ""
         """Who sends the request that is being handled."""
+        self.asked_at = 0
+        """The version that the objects had when that request left its sender."""
         self.listeners: list[Callable[[Change], None]] = []
         self.admission: list[Callable[[str, Json], Json]] = []
         """Given resource and body of a create: the body as it shall be stored. Raises ApiError to refuse."""
