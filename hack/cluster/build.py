@@ -2,7 +2,8 @@
 
 All checkouts share the result; one build runs at a time, because two cold builds of Kubernetes on a small machine take
 longer side by side than one after the other. A program appears under its final name only when it is complete. Go's
-compile cache is our own, not the user's, and goes when the last program is built: 5 GB that nothing reads again.
+compile cache and the modules' sources are our own, not the user's, and go when the last program is built: 5 and 7 GB
+that nothing reads again.
 """
 
 from __future__ import annotations
@@ -40,11 +41,16 @@ def ensure_built(binaries: Iterable[Binary], console: Console) -> None:
             with console.step(f"building {binary.name} {binary.version} ({estimate})"):
                 _build(go, binary)
         if not missing(ALL.values()):
-            shutil.rmtree(_compile_cache(), ignore_errors=True)
+            for folder in (_compile_cache(), _module_cache()):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _compile_cache() -> Path:
     return cache_folder() / "go-build"
+
+
+def _module_cache() -> Path:
+    return cache_folder() / "go-modules"
 
 
 def _build(go: Path, binary: Binary) -> None:
@@ -61,8 +67,10 @@ def _build(go: Path, binary: Binary) -> None:
         partial / binary.name,
     ]
     # GOFLAGS and GOWORK of the user's own projects must not leak in; without cgo the result runs on any libc.
-    clean = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local"}
-    environment = {**os.environ, **clean, "GOCACHE": str(_compile_cache())}
+    # Modules that may be written to can be removed.
+    clean = {"CGO_ENABLED": "0", "GOFLAGS": "-modcacherw", "GOWORK": "off", "GOTOOLCHAIN": "local"}
+    caches = {"GOCACHE": str(_compile_cache()), "GOMODCACHE": str(_module_cache())}
+    environment = {**os.environ, **clean, **caches}
     try:
         result = subprocess.run(
             [go, "build", *flags, binary.package],

@@ -11,7 +11,7 @@ from hack.cluster.console import SILENT
 from hack.cluster.errors import ClusterError
 
 GO = """#!/bin/sh
-mkdir -p "$GOCACHE" && touch "$GOCACHE/compiled"
+mkdir -p "$GOCACHE" "$GOMODCACHE" && touch "$GOCACHE/compiled" "$GOMODCACHE/source"
 while [ "$1" != -o ]; do shift; done
 echo "$3" > "$2"
 """
@@ -28,15 +28,12 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def compile_cache(tmp_path: Path) -> Path:
-    return tmp_path / "video-restoration" / "go-build"
-
-
-def test_the_compile_cache_goes_when_the_last_program_is_built(tmp_path: Path) -> None:
+def test_sources_and_compile_cache_go_when_the_last_program_is_built(tmp_path: Path) -> None:
+    caches = [tmp_path / "video-restoration" / name for name in ("go-build", "go-modules")]
     build.ensure_built(CONTROL_PLANE, SILENT)
-    assert compile_cache(tmp_path).exists()
+    assert all(cache.exists() for cache in caches)
     build.ensure_built((*CONTROL_PLANE, *NODE), SILENT)
-    assert not compile_cache(tmp_path).exists()
+    assert not any(cache.exists() for cache in caches)
     assert [binary.path.read_text().strip() for binary in ALL.values()] == [b.package for b in ALL.values()]
 
 
