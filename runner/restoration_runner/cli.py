@@ -48,6 +48,10 @@ MessageOption = Annotated[Path | None, typer.Option(help="File for the outcome."
 StrengthOption = Annotated[
     float | None, typer.Option(help="1: the restored picture; 0: the enlarged input; between: a mix.")
 ]
+PathOption = Annotated[
+    str | None, typer.Option(hidden=True, help="Networks: plain or fast; the machine's choice if not given.")
+]
+OverwriteOption = Annotated[Overwrite, typer.Option(help="What to do with a file that is there.")]
 DenoiseOption = Annotated[
     float | None, typer.Option(help="0 to 1: noise in what the model is shown: softer, more invented.")
 ]
@@ -123,12 +127,8 @@ def restore(
     preset: Annotated[str | None, typer.Option(help="Effort of the encoder.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Numbers of the network.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    path: Annotated[
-        str | None, typer.Option(hidden=True, help="Networks: plain or fast; the machine's choice if not given.")
-    ] = None,
-    overwrite: Annotated[
-        Overwrite, typer.Option(help="What to do with a file that is there.")
-    ] = Overwrite.IF_DIFFERENT,
+    path: PathOption = None,
+    overwrite: OverwriteOption = Overwrite.IF_DIFFERENT,
     recompute: Annotated[bool, typer.Option(help="Compute again even if OUT is this result already.")] = False,
     scratch: Annotated[Path | None, typer.Option(help="Folder for temporary files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,

@@ -4,9 +4,7 @@ Prints the largest error of each case as JSON. A program of its own because Trit
 defined. Without it, and on a machine with a GPU, the same cases run there.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from unittest import mock
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -19,26 +17,9 @@ from restoration_runner.models.kernels.window_scatter import mean_over_windows, 
 from restoration_runner.models.seedvr2.config import DitConfig, dit_3b_rules, dit_7b_rules
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.fast.dit import FastDit
+from tests.model.kernel_cases import DEVICE, Draw, Run, print_errors
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 MODULES = (gated_mlp, modulated_norm, window_gather, window_scatter)
-
-
-class Draw:
-    """Random tensors, the same for both computations."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        self._generator = torch.Generator().manual_seed(0)
-        self.dtype = dtype
-
-    def rows(self, *shape: int) -> Tensor:
-        return self.vectors(*shape).to(self.dtype)
-
-    def vectors(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator).to(DEVICE)
-
-    def places(self, count: int, below: int) -> Tensor:
-        return torch.randint(below, (count,), generator=self._generator).to(DEVICE, torch.int32)
 
 
 def norm(draw: Draw, rows: int, width: int, text_from: int) -> list[Tensor]:
@@ -102,7 +83,7 @@ SMALL_3B = dit_3b_rules(width=48, heads=2, head_dim=24, layers=2, separate_layer
 SMALL_7B = dit_7b_rules(width=32, heads=2, head_dim=16, layers=2, text_width=24, expand_ratio=2)
 FP32, BF16 = torch.float32, torch.bfloat16
 
-Case = tuple[str, torch.dtype, Callable[[Draw], list[Tensor]]]
+Case = tuple[str, torch.dtype, Run]
 
 
 def cases() -> Iterator[Case]:
@@ -128,29 +109,5 @@ def cases() -> Iterator[Case]:
     yield "mean in bf16", BF16, lambda d: mean(d, 17, 3, 32)
 
 
-def plainly(run: Callable[[Draw], list[Tensor]], dtype: torch.dtype) -> list[Tensor]:
-    """The same with every kernel replaced by its plain expression."""
-    patches = [mock.patch.object(module, "takes", lambda *_: False) for module in MODULES]
-    for patch in patches:
-        patch.start()
-    try:
-        return run(Draw(dtype))
-    finally:
-        for patch in patches:
-            patch.stop()
-
-
-def main() -> None:
-    errors = {}
-    for name, dtype, run in cases():
-        found, expected = run(Draw(dtype)), plainly(run, dtype)
-        # In units of the last place of the result's largest value.
-        errors[name] = max(
-            ((a.double() - b.double()).abs().max() / b.double().abs().max() / torch.finfo(dtype).eps).item()
-            for a, b in zip(found, expected, strict=True)
-        )
-    print(json.dumps(errors))
-
-
 if __name__ == "__main__":
-    main()
+    print_errors(cases(), MODULES)

@@ -1,9 +1,5 @@
 """The transformer prepared for a GPU equals the plain one, whatever the network's rules, the grid and the knobs."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -23,6 +19,7 @@ from restoration_runner.models.seedvr2.sampling import denoise
 from tests.model import fixtures
 from tests.model.comparing import Place
 from tests.model.dit_kernels import cases
+from tests.model.kernel_cases import errors_in_interpreter
 from tests.model.test_fixtures import FOLDER
 
 CPU = torch.device("cpu")
@@ -243,12 +240,7 @@ def test_reproduces_the_released_code(case: fixtures.Case) -> None:
 @pytest.fixture(scope="module")
 def kernel_errors() -> dict[str, float]:
     """Every kernel in Triton's interpreter, in a process of its own."""
-    program = [sys.executable, "-m", "tests.model.dit_kernels"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr
-    errors: dict[str, float] = json.loads(done.stdout)
-    return errors
+    return errors_in_interpreter("tests.model.dit_kernels")
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in cases()])

@@ -1,10 +1,6 @@
 """The fast VAE equals the plain one: for every configuration, chunking and knob, in fp32 on the CPU."""
 
 import gc
-import json
-import os
-import subprocess
-import sys
 import weakref
 from itertools import pairwise
 
@@ -18,6 +14,7 @@ from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.vae import VideoVae
 from tests.model import fixtures
 from tests.model.comparing import Place
+from tests.model.kernel_cases import errors_in_interpreter
 from tests.model.test_fixtures import FOLDER
 from tests.model.vae_kernels import cases
 
@@ -153,12 +150,7 @@ def test_stored_result(case: fixtures.Case) -> None:
 @pytest.fixture(scope="module")
 def kernel_errors() -> dict[str, float]:
     """Every kernel in Triton's interpreter, in a process of its own."""
-    program = [sys.executable, "-m", "tests.model.vae_kernels"]
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr
-    errors: dict[str, float] = json.loads(done.stdout)["errors"]
-    return errors
+    return errors_in_interpreter("tests.model.vae_kernels")
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in cases()])

@@ -4,9 +4,7 @@ Prints the largest error of each case as JSON. A program of its own because Trit
 defined. Without it, and on a machine with a GPU, the same cases run there.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from unittest import mock
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,7 +19,7 @@ from restoration_runner.models.kernels import (
     unfold_taps,
 )
 from restoration_runner.models.kernels.group_sums import GroupNormWeights, scale_and_shift
-from tests.model.dit_kernels import DEVICE, Draw
+from tests.model.kernel_cases import Draw, Run, print_errors
 
 MODULES = (group_sums, normalise, pixel_shuffle, residual, softmax_rows, sum_taps, unfold_taps)
 FP32, BF16 = torch.float32, torch.bfloat16
@@ -93,7 +91,7 @@ def softmax(draw: Draw, rows: int, width: int) -> list[Tensor]:
     return [softmax_rows.softmax_rows(draw.vectors(rows, width) * 100, 0.1, draw.dtype)]
 
 
-Case = tuple[str, torch.dtype, Callable[[Draw], list[Tensor]]]
+Case = tuple[str, torch.dtype, Run]
 
 
 def cases() -> Iterator[Case]:
@@ -125,30 +123,5 @@ def cases() -> Iterator[Case]:
     yield "softmax in bf16", BF16, lambda d: softmax(d, 4, 35)
 
 
-def by_fallback(run: Callable[[Draw], list[Tensor]], dtype: torch.dtype) -> list[Tensor]:
-    patches = [mock.patch.object(module, "takes", lambda *_: False) for module in MODULES]
-    for patch in patches:
-        patch.start()
-    try:
-        return run(Draw(dtype))
-    finally:
-        for patch in patches:
-            patch.stop()
-
-
-def error(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
-    """In units of the last place of the largest value."""
-    difference = (found.double() - expected.double()).abs().max() / expected.double().abs().max()
-    return float(difference / torch.finfo(dtype).eps)
-
-
-def main() -> None:
-    errors = {}
-    for name, dtype, run in cases():
-        pairs = zip(run(Draw(dtype)), by_fallback(run, dtype), strict=True)
-        errors[name] = max(error(a, b, dtype) for a, b in pairs)
-    print(json.dumps({"device": str(DEVICE), "errors": errors}))
-
-
 if __name__ == "__main__":
-    main()
+    print_errors(cases(), MODULES)
