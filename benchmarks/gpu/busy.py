@@ -15,9 +15,10 @@ LISTED = 12
 class Busy:
     """Milliseconds from the first kernel's start to the last one's end, and of them those in which any ran.
 
-    kernels: by name, the milliseconds of the most expensive ones.
+    begun_ms: when that was, since the epoch. kernels: by name, the milliseconds of the most expensive ones.
     """
 
+    begun_ms: float
     span_ms: float
     busy_ms: float
     longest_gap_ms: float
@@ -41,7 +42,7 @@ def traced(work: Callable[[], object]) -> Busy:
 def summed(events: list[tuple[float, float, str]]) -> Busy:
     """Of records (start, duration, name) in milliseconds that may overlap."""
     if not events:
-        return Busy(0.0, 0.0, 0.0, {})
+        return Busy(0.0, 0.0, 0.0, 0.0, {})
     by_name: Counter[str] = Counter()
     busy = gap = 0.0
     begun = end = min(start for start, _, _ in events)
@@ -51,4 +52,4 @@ def summed(events: list[tuple[float, float, str]]) -> Busy:
         busy += max(0.0, start + duration - max(start, end))
         end = max(end, start + duration)
     kernels = {name[:100]: float(spent) for name, spent in by_name.most_common(LISTED)}
-    return Busy(end - begun, busy, gap, kernels)
+    return Busy(begun, end - begun, busy, gap, kernels)

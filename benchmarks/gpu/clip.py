@@ -1,8 +1,9 @@
-"""A generated clip through the whole runner, file to file: probe, decode, scale, restore, colour, HEVC, verify.
+"""Generated clips through the whole runner, file to file: probe, decode, scale, restore, colour, HEVC, verify.
 
-The network is the released one with random weights, made on the device; everything else is what a Job does. The clip
-goes through three times: once to load kernels, once by the clock, once with the GPU's own record of when it worked. The
-share of the time in which the GPU was busy is counted from its first to its last kernel, over the segments of a run.
+The network is the released one with random weights, made on the device; everything else is what a Job does. A short
+clip goes through first, to load kernels; then a long one by the clock, and once more with the GPU's own record of when
+it worked. The share of the time in which the GPU was busy is counted from its first to its last kernel. With `--short`,
+as many frames go through once more in clips of that length, one after another in the same process.
 Needs PyAV and ffprobe.
 """
 
@@ -10,7 +11,8 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -23,7 +25,6 @@ from benchmarks.gpu.machine import describe, this_machine
 from benchmarks.gpu.networks import RELEASED, build, config_of
 from benchmarks.gpu.stages import PATHS, parse_knobs
 from restoration_api.defaults import Choices
-from restoration_api.outcome import Outcome
 from restoration_api.request import Overwrite, Precision
 from restoration_runner import logs, models
 from restoration_runner.job import run_job
@@ -36,28 +37,36 @@ from restoration_runner.progress import ProgressTracker
 from restoration_runner.stopping import StopSignal
 from restoration_runner.task import JobContext
 
-RATE = 25
+RATE = 24
+FIRST_FRAMES = 60
+"""Two windows of the models' default length."""
 PICTURE = 0.05
 """Strength of the restoration: random weights make noise, which no encoder is fast with. All is computed as ever."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Seconds by the clock; `inference_s` is the GPU's own, the codecs' overlap with it."""
+class Run:
+    """One clip. Seconds by the clock; `inference_s` is the GPU's own, the codecs' overlap with it.
 
-    model: str
-    path: str
+    stages: where the runner said it was. before_s, after_s: around the GPU's first and last kernel, where recorded.
+    """
+
+    frames: int
     width: int
     height: int
-    frames: int
     run_s: float
-    restoring_s: float
-    frames_per_s: float
+    stages: dict[str, float]
     decode_s: float
     inference_s: float
     encode_s: float
     peak_gib: float | None
-    busy: Busy | None
+    busy: Busy | None = None
+    before_s: float | None = None
+    after_s: float | None = None
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.run_s
 
 
 def write_clip(path: Path, *, width: int, height: int, frames: int) -> Path:
@@ -84,37 +93,28 @@ class Bench:
         self.device = prepare_device(chosen.device)
         self.config = config_of(chosen.model, tiny=chosen.tiny)
         dtype = compute_dtype(chosen.precision)
+        knobs = parse_knobs(chosen.knobs) if chosen.knobs else None
         with torch.no_grad():
             model = build(self.config, device=self.device, dtype=dtype)
+            # The weights are on the device already: the folder only says which model it is.
+            (folder / DESCRIPTION).write_text(model.description.model_dump_json(by_alias=True))
             self.restorer = SeedVr2Restorer(
-                model, device=self.device, dtype=dtype, path=NetworkPath(chosen.path), knobs=parse_knobs(chosen.knobs)
+                model, device=self.device, dtype=dtype, path=NetworkPath(chosen.path), knobs=knobs
             )
-        # The weights are on the device already: the folder only says which model it is.
-        (folder / DESCRIPTION).write_text(model.description.model_dump_json(by_alias=True))
-        height = 48 if chosen.tiny else chosen.height
-        size = {"width": height * 16 // 9 // 2, "height": height // 2}
-        self.source = write_clip(folder / "in.mp4", frames=chosen.frames, **size)
 
-    def run(self) -> tuple[Outcome, float, float]:
-        """Outcome, seconds of the whole run, and seconds in which it was restoring."""
-        wish = LocalWish(
-            source=self.source,
-            output=self.folder / "out.mp4",
-            model=str(self.folder),
-            choices=Choices(
-                target=local_target(2, None),
-                chunk_frames=self.chosen.window,
-                segment_frames=self.chosen.segment_frames,
-                preset=self.chosen.preset,
-                strength=PICTURE,
-            ),
-            precision=Precision(self.chosen.precision),
-            overwrite=Overwrite.ALWAYS,
-            recompute=True,
-        )
+    def source(self, frames: int) -> Path:
+        """A clip of that length, half as large as the output."""
+        path = self.folder / f"in-{frames}.mp4"
+        height = 48 if self.chosen.tiny else self.chosen.height
+        if not path.exists():
+            write_clip(path, frames=frames, width=height * 16 // 9 // 2, height=height // 2)
+        return path
+
+    def run(self, frames: int) -> Run:
+        """A clip of so many frames through the runner."""
         tracker = ProgressTracker()
         context = JobContext(
-            request=local_request(wish),
+            request=local_request(self._wish(self.source(frames))),
             scratch=self.folder,
             stop=StopSignal(),
             progress=tracker,
@@ -125,68 +125,118 @@ class Bench:
         with mock.patch.object(models, "load_restorer", lambda *_, **__: self.restorer):
             outcome = run_job(context)
         spent = time.perf_counter() - begun
-        timings = outcome.timings
-        return outcome, spent, spent - (timings.fetch_milliseconds + timings.assemble_milliseconds) / 1000
-
-
-def measure(chosen: argparse.Namespace) -> Row:
-    with tempfile.TemporaryDirectory(dir=chosen.scratch) as name:
-        bench = Bench(chosen, Path(name))
-        _, cold_s, _ = bench.run()
-        print(f"first run, kernels not loaded yet: {cold_s:.2f} s", flush=True)
-        outcome, run_s, restoring_s = bench.run()
-        print(f"second run: {run_s:.2f} s; {outcome.timings}", flush=True)
-        busy = None
-        if bench.device.type == "cuda":
-            busy = traced(bench.run)
-        timings = outcome.timings
-        assert outcome.output is not None and outcome.output.width is not None and outcome.output.height is not None
-        return Row(
-            model=bench.config.name,
-            path=chosen.path,
-            width=outcome.output.width,
-            height=outcome.output.height,
+        timings, output = outcome.timings, outcome.output
+        assert output is not None and output.width is not None and output.height is not None
+        peak = timings.peak_gpu_memory_bytes
+        return Run(
             frames=outcome.frames_restored,
-            run_s=run_s,
-            restoring_s=restoring_s,
-            frames_per_s=outcome.frames_restored / run_s,
+            width=output.width,
+            height=output.height,
+            run_s=spent,
+            stages={stage.value: seconds for stage, seconds in tracker.stage_seconds().items() if seconds},
             decode_s=timings.decode_milliseconds / 1000,
             inference_s=timings.inference_milliseconds / 1000,
             encode_s=timings.encode_milliseconds / 1000,
-            peak_gib=None if timings.peak_gpu_memory_bytes is None else timings.peak_gpu_memory_bytes / 2**30,
-            busy=busy,
+            peak_gib=None if peak is None else peak / 2**30,
+        )
+
+    def recorded(self, frames: int) -> Run:
+        """The same with the GPU's record."""
+        runs: list[Run] = []
+        marks: list[float] = []
+
+        def work() -> None:
+            marks.append(time.time() * 1000)
+            runs.append(self.run(frames))
+            marks.append(time.time() * 1000)
+
+        busy = traced(work)
+        before, after = busy.begun_ms - marks[0], marks[1] - busy.begun_ms - busy.span_ms
+        return replace(runs[0], busy=busy, before_s=before / 1000, after_s=after / 1000)
+
+    def _wish(self, source: Path) -> LocalWish:
+        chosen = self.chosen
+        return LocalWish(
+            source=source,
+            output=self.folder / "out.mp4",
+            model=str(self.folder),
+            choices=Choices(
+                target=local_target(2, None),
+                chunk_frames=chosen.window,
+                segment_frames=chosen.segment_frames,
+                preset=chosen.preset,
+                strength=PICTURE,
+            ),
+            precision=Precision(chosen.precision),
+            overwrite=Overwrite.ALWAYS,
+            recompute=True,
         )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=RELEASED, default="seedvr2-3b")
     parser.add_argument("--path", choices=PATHS, default=NetworkPath.FAST.value)
-    parser.add_argument("--knobs", default="", help="exact knobs of the fast path, as in `stages`")
+    parser.add_argument("--knobs", default="", help="exact knobs of the fast path, as in `stages`; else the plan's")
     parser.add_argument("--height", type=int, default=720, help="of the output, 16:9; the clip is half as large")
-    parser.add_argument("--frames", type=int, default=250)
-    parser.add_argument("--window", type=int, default=49)
-    parser.add_argument("--segment-frames", type=int, default=480)
-    parser.add_argument("--preset", default="medium", help="of the HEVC encoder")
+    parser.add_argument("--frames", type=int, default=240)
+    parser.add_argument("--short", type=int, help="frames of the short clips")
+    parser.add_argument("--window", type=int, help="frames (default: the model's)")
+    parser.add_argument("--segment-frames", type=int, help="(default: the model's)")
+    parser.add_argument("--preset", help="of the HEVC encoder (default: the runner's)")
     parser.add_argument("--precision", default="BF16")
     parser.add_argument("--scratch", type=Path, help="folder for the files (default: the system's)")
+    parser.add_argument("--no-record", action="store_true", help="leave the GPU's own record out")
 
 
 def main(chosen: argparse.Namespace) -> None:
     logs.configure(json=False, default_level="warning")
     machine = this_machine(prepare_device(chosen.device), tiny=chosen.tiny)
-    print(describe(machine))
-    row = measure(chosen)
-    print(
-        f"{row.model}, {row.path}, {row.frames} frames of {row.width}x{row.height}: {row.run_s:.2f} s file to file, "
-        f"{row.frames_per_s:.2f} frames/s; restoring {row.restoring_s:.2f} s; of their own decode {row.decode_s:.2f}, "
-        f"inference {row.inference_s:.2f}, encode {row.encode_s:.2f} s"
+    print(describe(machine), flush=True)
+    found: dict[str, object] = {"machine": asdict(machine), "model": chosen.model, "path": chosen.path}
+    with tempfile.TemporaryDirectory(dir=chosen.scratch) as name:
+        for what, run in measurements(Bench(chosen, Path(name)), chosen):
+            show(what, run)
+            found[what] = asdict(run)
+            if chosen.json:
+                chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measurements(bench: Bench, chosen: argparse.Namespace) -> Iterator[tuple[str, Run]]:
+    yield "first", bench.run(min(chosen.frames, FIRST_FRAMES))
+    yield "clip", bench.run(chosen.frames)
+    if bench.device.type == "cuda" and not chosen.no_record:
+        yield "recorded", bench.recorded(chosen.frames)
+    if chosen.short:
+        yield "first short", bench.run(chosen.short)
+        yield "short clips", added([bench.run(chosen.short) for _ in range(chosen.frames // chosen.short)])
+
+
+def added(runs: list[Run]) -> Run:
+    """Several as one."""
+    return replace(
+        runs[0],
+        frames=sum(run.frames for run in runs),
+        run_s=sum(run.run_s for run in runs),
+        stages={stage: sum(run.stages.get(stage, 0.0) for run in runs) for stage in runs[0].stages},
+        decode_s=sum(run.decode_s for run in runs),
+        inference_s=sum(run.inference_s for run in runs),
+        encode_s=sum(run.encode_s for run in runs),
     )
-    if row.busy is not None:
-        print(
-            f"GPU busy {row.busy.share:.1%} of {row.busy.span_ms / 1000:.2f} s from its first to its last kernel; "
-            f"longest pause {row.busy.longest_gap_ms:.1f} ms"
-        )
-        for name, spent in row.busy.kernels.items():
-            print(f"{spent:10.1f} ms  {name}")
-    if chosen.json:
-        chosen.json.write_text(json.dumps({"machine": asdict(machine), "row": asdict(row)}, indent=1) + "\n")
+
+
+def show(what: str, run: Run) -> None:
+    print(
+        f"{what}: {run.frames} frames of {run.width}x{run.height} in {run.run_s:.2f} s, {run.frames_per_s:.2f} "
+        f"frames/s; of their own decode {run.decode_s:.2f}, inference {run.inference_s:.2f}, encode "
+        f"{run.encode_s:.2f} s; " + ", ".join(f"{stage} {spent:.2f}" for stage, spent in run.stages.items()),
+        flush=True,
+    )
+    if run.busy is None or run.before_s is None or run.after_s is None:
+        return
+    print(
+        f"GPU busy {run.busy.share:.1%} of {run.busy.span_ms / 1000:.2f} s from its first to its last kernel, which "
+        f"lie {run.before_s:.2f} s behind the start and {run.after_s:.2f} s before the end; longest pause "
+        f"{run.busy.longest_gap_ms:.1f} ms"
+    )
+    for name, spent in run.busy.kernels.items():
+        print(f"{spent:10.1f} ms  {name}", flush=True)

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.networks import RELEASED
 
@@ -21,9 +22,23 @@ MEMORY = Path("/dev/shm")
 STEPS = ("python and torch", "GPU and its self-test", "weights", "networks", "first frame", "first window")
 
 
+class Compiled:
+    """Counts the kernels that Triton compiles, as it tells; how many it found instead, and its seconds for both."""
+
+    def __init__(self) -> None:
+        self.made = self.found = 0
+        self.seconds = 0.0
+
+    def __call__(self, *, times: Any, cache_hit: bool, **_: object) -> None:
+        self.made += not cache_hit
+        self.found += cache_hit
+        self.seconds += times.total / 1e6
+
+
 def steps(folder: Path, chosen: argparse.Namespace) -> list[float]:
     """In the fresh process: seconds of each step."""
     import torch
+    import triton
 
     from benchmarks.gpu.machine import synchronize
     from benchmarks.gpu.stages import SIZES, TINY, Row, moving_picture, scene
@@ -33,6 +48,8 @@ def steps(folder: Path, chosen: argparse.Namespace) -> list[float]:
     from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
     from restoration_runner.models.self_test import check_device
 
+    compiled = Compiled()
+    triton.knobs.compilation.listener = compiled
     marks = [float(os.environ["BEGUN"]), time.time()]
 
     def mark() -> None:
@@ -53,6 +70,7 @@ def steps(folder: Path, chosen: argparse.Namespace) -> list[float]:
         if number == 0:
             mark()
     mark()
+    print(f"kernels: {compiled.made} compiled, {compiled.found} found, {compiled.seconds:.2f} s", file=sys.stderr)
     return [later - earlier for earlier, later in pairwise(marks)]
 
 
@@ -116,5 +134,7 @@ def _again(role: str, words: list[str], folder: Path, environment: dict[str, str
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
     if done.returncode:
         raise SystemExit(done.stderr.strip()[-2000:] or f"the process for {role} failed")
+    told = [line for line in done.stderr.splitlines() if line.startswith("kernels: ")]
+    print("\n".join(told), flush=True) if told else None
     lines = done.stdout.splitlines()
     return lines[-1] if lines else ""

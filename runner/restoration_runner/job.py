@@ -16,6 +16,7 @@ from restoration_api.outcome import FailureReason, Outcome
 from restoration_runner.errors import RestorationError
 from restoration_runner.finish import assemble_and_publish
 from restoration_runner.inputs import check_unchanged
+from restoration_runner.loading import ModelLoading
 from restoration_runner.publish import Seen
 from restoration_runner.storage.store import ObjectMissingError, PreconditionError
 from restoration_runner.task import JobContext, Task, scratch_folder
@@ -43,17 +44,19 @@ def run_job(context: JobContext) -> Outcome:
         seen = task.look()
         if seen.hit is not None:
             return task.already_there(seen.hit)
-        task.destination.abort_uploads()
-        source = task.fetch()
-        plan = task.plan(lambda: source)
-        return _Run(task).to_the_end(plan, source, seen)
+        with ModelLoading(task) as loading:
+            loading.ahead()
+            task.destination.abort_uploads()
+            source = task.fetch()
+            plan = task.plan(lambda: source)
+            return _Run(task, loading).to_the_end(plan, source, seen)
 
 
 class _Run:
     """Rounds of making what is missing and publishing what there is; the model is loaded at most once."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, loading: ModelLoading) -> None:
+        self._task, self._loading = task, loading
         self._segments: Segments | None = None
 
     def to_the_end(self, plan: Plan, source: Path, seen: Seen) -> Outcome:
@@ -94,6 +97,6 @@ class _Run:
             if self._segments is None:
                 from restoration_runner.segments import Segments  # loads torch
 
-                self._segments = Segments(self._task)
+                self._segments = Segments(self._task, self._loading)
             found |= self._segments.make(plan, source, missing)
         return found

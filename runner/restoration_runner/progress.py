@@ -33,6 +33,7 @@ class ProgressTracker:
         self._segments_total: int | None = None
         self._reused = 0
         self._restored = 0
+        self._through: dict[int, int] = {}
         self._finished: set[int] = set()
         self._restoring_since: float | None = None
         self._gpu: str | None = None
@@ -61,9 +62,13 @@ class ProgressTracker:
                 self._reused += frames
             self._touch()
 
-    def restored_frame(self) -> None:
+    def restored_frame(self, segment: int, number: int) -> None:
+        """So many frames of a segment are through. One that is made once more (leaner, after the GPU's memory was too
+        small) counts from where the try before had come to."""
         with self._lock:
-            self._restored += 1
+            if number > self._through.get(segment, 0):
+                self._through[segment] = number
+                self._restored += 1
             self._touch()
 
     def finished_segment(self, segment: int) -> None:

@@ -8,14 +8,13 @@ import structlog
 
 from restoration_api.ledger import Marker, Plan, Segment
 from restoration_api.outcome import FailureReason, Stage
-from restoration_runner import models
 from restoration_runner.environment import check_gpu_memory, environment, fingerprint, gpu_name
 from restoration_runner.errors import RestorationError
+from restoration_runner.loading import ModelLoading
+from restoration_runner.models.device import use_device
 from restoration_runner.models.restorer import Restorer
 from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_room
-from restoration_runner.software import cpu_threads
 from restoration_runner.task import Task
-from restoration_runner.weights.digest import check_digest
 from restoration_runner.work import Maker
 
 log = structlog.get_logger()
@@ -24,8 +23,8 @@ log = structlog.get_logger()
 class Segments:
     """Makes segments of one piece of work."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, loading: ModelLoading) -> None:
+        self._task, self._loading = task, loading
         self._restorer: Restorer | None = None
 
     def make(self, plan: Plan, source: Path, missing: list[Segment]) -> dict[int, Marker]:
@@ -95,16 +94,8 @@ class Segments:
         task = self._task
         if self._restorer is None:
             task.progress.enter(Stage.LOADING_MODEL)
-            with task.clock.step("model"):
-                if task.request.model.digest is not None:  # else it was computed to name the work
-                    check_digest(task.model_folder, expected=task.request.model.digest)
-                self._restorer = models.load_restorer(
-                    task.model_folder,
-                    device=task.context.device,
-                    precision=task.request.model.precision,
-                    threads=cpu_threads(),
-                    path=task.context.path,
-                )
+            self._restorer = self._loading.restorer()
+            use_device(self._restorer.device)  # another thread may have loaded it
             check_gpu_memory(self._restorer, least_mib=task.request.gpu.min_memory_mib)
             task.progress.on_gpu(gpu_name(self._restorer))
         return self._restorer

@@ -213,6 +213,15 @@ class Task:
         self._announce(plan)
         return plan
 
+    def has_all_segments(self) -> bool:
+        """Whether nothing is left to compute: an earlier execution planned, and made all that this one is asked for."""
+        plan = self.work.read_plan(self.keys.cache_key)
+        if plan is None:
+            return False
+        wanted = self.context.only
+        found = self.work.markers(plan)
+        return all(s.index in found for s in plan.segments if wanted is None or s.index in wanted)
+
     def _announce(self, plan: Plan) -> None:
         self.progress.planned(
             frames=plan.frames, segments=len(plan.segments), video_seconds=float(plan.timestamps.seconds)

@@ -256,6 +256,7 @@ def test_a_gpu_s_memory_that_was_too_small_is_tried_with_less(model: Path, tmp_p
     with_restorer(lean)
     done = run_here(request.model_copy(update={"cleanup_segments": SegmentCleanup.RETAIN}))
     assert done.output is not None and done.output.frames == 24
+    assert done.frames_restored == 24  # however often some of them were made
     assert lean.prepared[:2] == (64, 64)
     markers = [json.loads(path.read_text()) for path in sorted(tmp_path.glob(".vr/*/seg/*.json"))]
     assert [marker["environment"]["leaner"] for marker in markers] == ["1", "0"]

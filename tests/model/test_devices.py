@@ -14,7 +14,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTensorMode, unset_fake_temporarily
 
 from restoration_api.ledger import ColorFacts, ColorRange
+from restoration_api.outcome import FailureReason
 from restoration_api.request import ColorCorrection
+from restoration_runner.errors import RestorationError
+from restoration_runner.models import device as device_module
+from restoration_runner.models.device import prepare_device, use_device
 from restoration_runner.models.restorer import ConditionNoise
 from restoration_runner.models.seedvr2 import checkpoint
 from restoration_runner.models.seedvr2.folder import read_folder
@@ -52,6 +56,31 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device=None: None)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         yield
+
+
+@pytest.mark.parametrize(("device", "made_current"), [("cuda", []), ("cuda:0", [0]), ("cuda:1", [1]), ("cpu", [])])
+def test_a_gpu_with_a_number_becomes_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, device: str, made_current: list[int]
+) -> None:
+    """Kernels start, and page-locked memory is made, on the thread's current GPU: the first one unless told."""
+    current: list[int] = []
+    pretend_gpus(monkeypatch, 2, current)
+    use_device(prepare_device(device))
+    assert current == 2 * made_current
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(monkeypatch, 2, [])
+    with pytest.raises(RestorationError, match=r"cuda:2: CUDA finds 2 GPU") as caught:
+        prepare_device("cuda:2")
+    assert caught.value.reason is FailureReason.GPU_FAULT
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int, current: list[int]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    monkeypatch.setattr(device_module, "keep_freed_memory", lambda: None)
 
 
 def test_pretended_tensors_refuse_to_mix(pretended_gpu: None) -> None:

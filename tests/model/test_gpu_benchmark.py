@@ -112,9 +112,11 @@ def test_the_vae_has_its_knobs_and_errors(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_clip_goes_through_the_whole_runner(tmp_path: Path) -> None:
-    row = found(tmp_path, "clip", "--frames", "8", "--window", "5", "--scratch", str(tmp_path))["row"]
-    assert (row["frames"], row["width"], row["height"], row["path"]) == (8, 84, 48, "fast")
-    assert row["run_s"] > row["inference_s"] > 0
+    """Whole, and as many frames in short ones."""
+    row = found(tmp_path, "clip", "--frames", "8", "--short", "4", "--window", "5", "--scratch", str(tmp_path))
+    assert [row[what]["frames"] for what in ("first", "clip", "first short", "short clips")] == [8, 8, 4, 8]
+    assert (row["clip"]["width"], row["clip"]["height"], row["path"]) == (84, 48, "fast")
+    assert row["clip"]["run_s"] > row["clip"]["inference_s"] > 0
 
 
 def test_the_steps_of_a_start(tmp_path: Path) -> None:

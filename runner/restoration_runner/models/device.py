@@ -44,6 +44,13 @@ def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
             FailureReason.GPU_FAULT,
             "A GPU was asked for, but CUDA finds none: check the node's driver, or run with the CPU device.",
         )
+    chosen = torch.device(device)
+    if chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        raise RestorationError(
+            FailureReason.GPU_FAULT,
+            f"{device}: CUDA finds {torch.cuda.device_count()} GPU(s) here, counted from 0; name one of them.",
+        )
+    use_device(chosen)
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cpu":
@@ -59,7 +66,14 @@ def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    return torch.device(device)
+    return chosen
+
+
+def use_device(device: torch.device) -> None:
+    """Make a GPU the calling thread's own: kernels start and page-locked memory is made on the thread's current GPU,
+    which is the first one in every new thread. Without a number it is that one anyway."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def keep_freed_memory() -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypedDict, TypeVar
 
@@ -24,7 +25,7 @@ from restoration_api.ledger import Plan, Segment
 from restoration_api.outcome import FailureReason
 from restoration_api.request import ColorCorrection
 from restoration_runner.errors import RestorationError
-from restoration_runner.models.device import FRAMES_DO_NOT_FIT, device_faults
+from restoration_runner.models.device import FRAMES_DO_NOT_FIT, device_faults, use_device
 from restoration_runner.models.restorer import ConditionNoise, Restorer, WorkReport
 from restoration_runner.plan import segment_works
 from restoration_runner.restoration.channel import AbandonedError, Channel
@@ -106,9 +107,10 @@ class SegmentMaker:
         *,
         scratch: Path,
         stop: StopSignal,
-        on_frame: Callable[[], None],
+        on_frame: Callable[[int, int], None],
         room: Room | None = None,
     ) -> None:
+        """on_frame: called with a segment's index and the number of its frames that are through, on another thread."""
         self._plan = plan
         self._source = source
         self._restorer = restorer
@@ -117,8 +119,9 @@ class SegmentMaker:
         self._on_frame = on_frame
         self._room = room or Room()
         self._downloads = Downloads(restorer.device)
-        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        use = partial(use_device, restorer.device)
+        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode", initializer=use)
+        self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode", initializer=use)
         self._before: Future[Any] | None = None
 
     def __enter__(self) -> Self:
@@ -240,10 +243,10 @@ class SegmentMaker:
                 frame_rate=self._plan.video.frame_rate,
             )
             with writer:
-                for coming in encoded:
+                for number, coming in enumerate(encoded, 1):
                     with device_faults(FRAMES_DO_NOT_FIT):
                         y, u, v = coming.wait()
-                    self._on_frame()
+                    self._on_frame(segment.index, number)
                     with costs.encode:
                         writer.write((y, u, v))
         with costs.encode:

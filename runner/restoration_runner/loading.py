@@ -1,0 +1,74 @@
+"""The model, loaded while the input is fetched and planned.
+
+Loading the libraries, starting the GPU and reading the weights take seconds in which the network and the decoder have
+something to do as well. On a CPU, and where the host's memory is short, they come one after the other.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from restoration_runner import models
+from restoration_runner.software import cpu_threads
+from restoration_runner.task import JobContext, Task
+from restoration_runner.weights.digest import check_digest
+
+if TYPE_CHECKING:
+    from restoration_runner.models.restorer import Restorer
+
+DRIVER = Path("/dev/nvidiactl")
+"""There is a GPU, as far as can be said without loading what could use it."""
+
+
+class ModelLoading:
+    """Loads the model of a task once, on a thread of its own if `ahead` was called."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._coming: Future[Restorer] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait: a process that ends while the driver starts may crash, and its exit code would be lost."""
+        self._pool.shutdown()
+
+    def ahead(self) -> None:
+        """Begin now, where that saves time. Errors are told to whoever asks for the restorer."""
+        if pays(self._task.context) and not self._task.has_all_segments():
+            self._coming = self._pool.submit(self._load)
+
+    def restorer(self) -> Restorer:
+        """The loaded model; the thread that computes still has to make its GPU its own (`use_device`).
+
+        Raises:
+            RestorationError: `ModelInvalid` (another digest than promised, among others); see `models.load_restorer`.
+        """
+        return self._load() if self._coming is None else self._coming.result()
+
+    def _load(self) -> Restorer:
+        task, digest = self._task, self._task.request.model.digest
+        with task.clock.step("model"), ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+            # A digest that was not promised has been computed to name the work.
+            checked = None if digest is None else pool.submit(check_digest, task.model_folder, expected=digest)
+            try:
+                return models.load_restorer(
+                    task.model_folder,
+                    device=task.context.device,
+                    precision=task.request.model.precision,
+                    threads=cpu_threads(),
+                    path=task.context.path,
+                )
+            finally:
+                if checked is not None:
+                    checked.result()  # of two errors the one that says what is wrong with the folder as a whole
+
+
+def pays(context: JobContext) -> bool:
+    """Whether to load the model beside other work."""
+    on_gpu = context.device.startswith("cuda") or (context.device == "auto" and DRIVER.exists())
+    return on_gpu and context.memory_hint_mib is None
