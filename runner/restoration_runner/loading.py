@@ -6,9 +6,12 @@ something to do as well. On a CPU, and where the host's memory is short, they co
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+import structlog
 
 from restoration_runner import models
 from restoration_runner.software import cpu_threads
@@ -18,6 +21,10 @@ from restoration_runner.weights.digest import check_digest
 if TYPE_CHECKING:
     from restoration_runner.models.restorer import Restorer
 
+log = structlog.get_logger()
+
+KERNEL_FOLDER = "TRITON_CACHE_DIR"
+"""Where Triton looks for compiled kernels and leaves new ones; the Job sets it to a volume, if the profile has one."""
 DRIVER = Path("/dev/nvidiactl")
 """There is a GPU, as far as can be said without loading what could use it."""
 
@@ -52,6 +59,7 @@ class ModelLoading:
 
     def _load(self) -> Restorer:
         task, digest = self._task, self._task.request.model.digest
+        check_kernel_folder()
         with task.clock.step("model"), ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
             # A digest that was not promised has been computed to name the work.
             checked = None if digest is None else pool.submit(check_digest, task.model_folder, expected=digest)
@@ -66,6 +74,21 @@ class ModelLoading:
             finally:
                 if checked is not None:
                     checked.result()  # of two errors the one that says what is wrong with the folder as a whole
+
+
+def check_kernel_folder() -> None:
+    """Without the volume if nothing can be written to it: compiling takes seconds, and is no reason to fail."""
+    folder = os.environ.get(KERNEL_FOLDER)
+    if folder is None:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        is_writable = False
+    if not is_writable:
+        log.warning("compiled kernels cannot be kept: the folder cannot be written to", folder=folder)
+        del os.environ[KERNEL_FOLDER]
 
 
 def pays(context: JobContext) -> bool:

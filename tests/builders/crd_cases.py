@@ -310,6 +310,8 @@ PROFILE: Rows = (
     *accept("gpu", {}, {"resourceName": "amd.com/gpu"}, {"count": 2, "multiGPU": "SequenceParallel"}),
     *whole_number("gpu.count", least=0, most=16),
     *whole_number("gpu.minMemoryMiB", least=0),
+    *accept("gpu.kernelCacheClaimName", "kernels", "n" * 253),
+    *refuse("gpu.kernelCacheClaimName", "may not be more than 253", "n" * 254),
     *refuse("gpu.resourceName", "should be at least 1 chars", ""),
     *refuse("gpu.resourceName", "may not be more than 253", "n" * 254),
     *refuse("gpu", "Unsupported value", {"count": 2, "multiGPU": "Ring"}),

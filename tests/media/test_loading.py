@@ -1,5 +1,6 @@
 """The model is loaded beside fetching and planning where that saves time, and nowhere else."""
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from restoration_api.outcome import FailureReason
 from restoration_runner import models
 from restoration_runner.errors import RestorationError
 from restoration_runner.job import run_job
-from restoration_runner.loading import ModelLoading
+from restoration_runner.loading import KERNEL_FOLDER, ModelLoading, check_kernel_folder
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.stopping import StopSignal
 from restoration_runner.task import JobContext, Task, scratch_folder
@@ -95,6 +96,16 @@ def test_nothing_is_loaded_where_nothing_is_left_to_compute(
     with scratch_folder(context) as folder, ModelLoading(Task(replace(context, device="cuda"), folder)) as loading:
         loading.ahead()
     assert not loader.begun.is_set()
+
+
+@pytest.mark.parametrize(("name", "is_kept"), [("new/folder", True), ("file/folder", False)])
+def test_a_folder_for_kernels_that_cannot_be_written_to_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_kept: bool
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(KERNEL_FOLDER, str(tmp_path / name))
+    check_kernel_folder()
+    assert (KERNEL_FOLDER in os.environ) is is_kept
 
 
 def test_a_digest_that_is_not_the_promised_one_is_told_first(

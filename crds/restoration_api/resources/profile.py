@@ -152,6 +152,9 @@ class Gpu(Part):
     resource_name: ObjectName = Field(default="nvidia.com/gpu", description="Extended resource of the device plugin.")
     count: Int32 = Field(default=1, ge=0, le=16, description="GPUs per pod; 0 runs on the CPU.")
     min_memory_mib: Int64 | None = Field(default=None, ge=0, description="Refuse devices with less memory.")
+    kernel_cache_claim_name: OptionalName | None = Field(
+        default=None, description="PersistentVolumeClaim that keeps compiled kernels between Jobs, for faster starts."
+    )
     multi_gpu: Literal["None", "SequenceParallel"] = Field(default="None", description="How one pod uses several GPUs.")
 
 

@@ -39,6 +39,8 @@ RUNNER_ID: Final = 65532
 """User and group of the runner image."""
 
 TMP_SIZE: Final = "1Gi"
+KERNEL_FOLDER: Final = "/kernels"
+"""Where the volume of `gpu.kernelCacheClaimName` is; the runner adds what it compiles."""
 SECRET_MODE: Final = 0o440
 """Secrets are readable for the pod's group and nobody else."""
 
@@ -178,6 +180,7 @@ def _container(plan: Plan) -> Json:
             {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             # Part of a segment's fingerprint: a container cannot learn its own image's name.
             {"name": "VR_IMAGE", "value": plan.profile.image},
+            *([{"name": "TRITON_CACHE_DIR", "value": KERNEL_FOLDER}] if _kernel_claim(plan) else ()),
         ],
         "resources": _resources(plan.profile),
         "startupProbe": {
@@ -238,6 +241,8 @@ def _mounts(plan: Plan) -> list[Json]:
         if claim is not None and claim.sub_path:
             mount["subPath"] = claim.sub_path
         mounts.append(mount)
+    if _kernel_claim(plan):
+        mounts.append({"name": "kernels", "mountPath": KERNEL_FOLDER})
     return [*mounts, {"name": "work", "mountPath": "/scratch"}, {"name": "tmp", "mountPath": "/tmp"}]
 
 
@@ -254,6 +259,9 @@ def _volumes(plan: Plan) -> list[Json]:
     model = _model_volume(plan.profile)
     if model is not None:
         volumes.append({"name": "model", **model})
+    kernels = _kernel_claim(plan)
+    if kernels:
+        volumes.append({"name": "kernels", "persistentVolumeClaim": {"claimName": kernels}})
     return [
         *volumes,
         {"name": "work", **_scratch(plan.profile)},
@@ -271,6 +279,12 @@ def _model_volume(profile: ProfileSpec) -> Json | None:
     if source.host_path is not None:
         return {"hostPath": {"path": source.host_path.path, "type": "Directory"}}
     return None
+
+
+def _kernel_claim(plan: Plan) -> str | None:
+    """Only where kernels are compiled: a volume ties a pod to the places that reach it."""
+    is_computing = plan.execution.role is Role.RUN and plan.profile.gpu.count > 0
+    return plan.profile.gpu.kernel_cache_claim_name if is_computing else None
 
 
 def _scratch(profile: ProfileSpec) -> Json:

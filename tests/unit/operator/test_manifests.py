@@ -30,7 +30,7 @@ PRODUCTION_PROFILE: Mapping[str, Any] = {
         "precision": "FP16",
         "source": {"image": {"reference": "registry.example.com/models/seedvr2-3b:1"}},
     },
-    "gpu": {"count": 1, "minMemoryMiB": 40000},
+    "gpu": {"count": 1, "minMemoryMiB": 40000, "kernelCacheClaimName": "vr-kernels"},
     "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
     "scratch": {"sizeLimit": "80Gi"},
     "storage": [
