@@ -182,7 +182,7 @@ class StorageRequest(Contract):
     addressing: Addressing = Addressing.AUTO
     credentials: CredentialSource = CredentialSource.FILES
     custom_ca: bool = False
-    """A bundle lies at `/var/run/vr/storage-ca/<name>/ca.crt` (the profile's `caConfigMapName`)."""
+    """A bundle lies at `/var/run/vr/storage-ca/<name>/ca.crt` (the profile's `caConfigMapName` or `caSecretName`)."""
 
 
 class Limits(Contract):

@@ -4,6 +4,7 @@ import errno
 import sys
 
 from restoration_api.outcome import FailureReason
+from restoration_runner import secrets
 from restoration_runner.errors import RestorationError
 
 MESSAGE_CHARACTERS = 300
@@ -37,7 +38,7 @@ def as_restoration_error(error: BaseException) -> RestorationError | None:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = secrets.cleaned(str(error)).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:MESSAGE_CHARACTERS]
 
 

@@ -7,6 +7,7 @@ from restoration_api.outcome import (
     OutputOutcome,
     Result,
 )
+from restoration_runner import secrets
 from restoration_runner.errors import RestorationError
 from restoration_runner.storage.store import ObjectInfo
 
@@ -90,4 +91,6 @@ def unfinished(*, segments_done: int, segments_total: int | None) -> Outcome:
 
 
 def _short(message: str) -> str:
+    """Cleaned before it is cut: half a secret is not recognised any more."""
+    message = secrets.cleaned(message)
     return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"

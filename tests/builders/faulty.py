@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class Faults:
     halved: int = 0
     blind: bool = False
     seen: list[tuple[str, str]] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)
+    """`Authorization` of all that arrived."""
 
     def plan(self, where: Callable[[str, str], bool], **faults: Any) -> None:
         """What happens to the next requests that match."""
@@ -52,9 +55,16 @@ class Faults:
         return False
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up, or do not believe a certificate, are what tests are about."""
+
+
 @contextlib.contextmanager
-def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
-    """Endpoint of the proxy."""
+def faulty(endpoint: str, faults: Faults, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Endpoint of the proxy; with `tls`, one that speaks it."""
     target = urlsplit(endpoint).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,6 +72,7 @@ def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
 
         def _serve(self) -> None:
             faults.seen.append((self.command, self.path))
+            faults.signed.append(self.headers.get("Authorization", ""))
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if faults.take("unavailable", self.command, self.path):
                 status, code = faults.refusal
@@ -118,11 +129,14 @@ def faulty(endpoint: str, faults: Faults) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        # The handshake is the handler's, so that one that fails harms nobody else.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import urllib3
 from hack.cluster.binaries import MINIO
 from hack.cluster.ports import PortLeases
 from minio import Minio
 
 from restoration_api.request import Addressing, StorageRequest
+from tests.builders.certificates import TestAuthority
 
 ACCESS_KEY = "test-access"
 SECRET_KEY = "test-secret-0123456789"
@@ -29,13 +32,18 @@ class S3Server:
     name: str
     endpoint: str
     secrets: Path
+    authority: Path | None = None
+    """Of its certificate, where it speaks TLS."""
 
     @property
     def storage(self) -> StorageRequest:
         return StorageRequest(name="default", endpoint=self.endpoint, addressing=Addressing.PATH)
 
     def client(self) -> Minio:
-        return Minio(self.endpoint.removeprefix("http://"), ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+        pool = None if self.authority is None else urllib3.PoolManager(ca_certs=str(self.authority))
+        place = urlsplit(self.endpoint)
+        secure = place.scheme == "https"
+        return Minio(place.netloc, ACCESS_KEY, SECRET_KEY, secure=secure, region="us-east-1", http_client=pool)
 
     def make_bucket(self, bucket: str) -> None:
         client = self.client()
@@ -110,8 +118,8 @@ def seaweed_server(folder: Path) -> Iterator[S3Server]:
 
 
 @contextlib.contextmanager
-def minio_server(folder: Path) -> Iterator[S3Server]:
-    """MinIO with one drive; `hack.cluster` builds it."""
+def minio_server(folder: Path, *, authority: TestAuthority | None = None, **more: str) -> Iterator[S3Server]:
+    """MinIO with one drive; `hack.cluster` builds it. With an authority it speaks TLS. more: of its environment."""
     (port,) = free_ports(1)
     data = folder / "minio"
     data.mkdir()
@@ -122,9 +130,14 @@ def minio_server(folder: Path) -> Iterator[S3Server]:
         "MINIO_BROWSER": "off",
         "MINIO_UPDATE": "off",
         "MINIO_CI_CD": "on",  # a drive that is the root file system will do
+        **more,
     }
+    if authority is not None:
+        authority.laid_out_for_minio(folder / "certificates")
+        command.append(f"--certs-dir={folder / 'certificates'}")
     with _process(command, folder / "minio.log", **environment):
-        server = S3Server("minio", f"http://127.0.0.1:{port}", write_secret(folder))
+        endpoint = f"{'https' if authority else 'http'}://127.0.0.1:{port}"
+        server = S3Server("minio", endpoint, write_secret(folder), authority.path if authority else None)
         _wait_until_it_writes(server)
         yield server
 

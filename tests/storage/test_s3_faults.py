@@ -1,6 +1,5 @@
 """S3 over a bad network, at bad servers, with bad credentials: what heals, what is said, what is never said."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from restoration_api.outcome import FailureReason
 from restoration_api.request import Addressing, CredentialSource, StorageRequest
 from restoration_runner.errors import RestorationError
 from restoration_runner.storage import credentials, s3
+from restoration_runner.storage.connection import connect
 from restoration_runner.storage.open import open_store
 from restoration_runner.storage.s3 import S3Store
 from restoration_runner.storage.store import Absent, PreconditionError, Unchanged, read_whole
@@ -227,15 +227,6 @@ def test_what_cannot_be_opened_is_named(uri: str, name: str | None, entry: Stora
 )
 def test_addressing(addressing: Addressing, endpoint: str, expected: str) -> None:
     entry = storage(endpoint=endpoint, addressing=addressing, region="eu-central-1")
-    client = s3._client(endpoint, entry)
+    client = connect(entry).client
     url = client._base_url.build(method="GET", region="eu-central-1", bucket_name="bucket", object_name="a key")
     assert url.geturl() == expected
-
-
-def test_a_custom_authority_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "default"
-    folder.mkdir()
-    (folder / "ca.crt").write_text("")
-    monkeypatch.setenv("VR_STORAGE_CA_DIR", str(tmp_path))
-    client = s3._client("https://minio:9000", storage(endpoint="https://minio:9000", custom_ca=True))
-    assert client._http.connection_pool_kw["ca_certs"] == os.fspath(folder / "ca.crt")

@@ -192,6 +192,11 @@ class Storage(Part):
             message="secretName and workloadIdentity exclude each other",
             holds=lambda it: it.secret_name is None or it.workload_identity is None,
         ),
+        Rule(
+            cel="!(has(self.caConfigMapName) && has(self.caSecretName))",
+            message="caConfigMapName and caSecretName exclude each other",
+            holds=lambda it: it.ca_config_map_name is None or it.ca_secret_name is None,
+        ),
     )
 
     name: str = Field(
@@ -203,13 +208,17 @@ class Storage(Part):
     endpoint: str | None = Field(
         default=None,
         max_length=512,
-        pattern=r"^https?://[^/\s]+$",
+        pattern=r"^https?://[^/\s@?#]+$",
         description="http(s)://host[:port]; default AWS in region.",
     )
     region: str | None = Field(default=None, max_length=63, description="Region for signing requests.")
     addressing: Addressing = Field(default=Addressing.AUTO, description="Bucket in the path or in the host name.")
     ca_config_map_name: ObjectName | None = Field(
-        default=None, description="ConfigMap with ca.crt, in the restoration's namespace."
+        default=None,
+        description="ConfigMap with ca.crt, in the restoration's namespace: believed beside the public authorities.",
+    )
+    ca_secret_name: ObjectName | None = Field(
+        default=None, description="The same from a Secret, as cert-manager writes them; of it only ca.crt is mounted."
     )
     secret_name: ObjectName | None = Field(
         default=None,

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from restoration_api.outcome import HTTP_PORT, PERMANENT_EXIT_CODES
 from restoration_api.resources import ProfileSpec, VideoRestoration
-from restoration_api.resources.profile import PodTemplate
+from restoration_api.resources.profile import PodTemplate, Storage
 from restoration_operator.build import queueing
 from restoration_operator.build.light import LightResources, without_gpu
 from restoration_operator.build.names import Role, job_name, volume_name
@@ -232,7 +232,7 @@ def _mounts(plan: Plan) -> list[Json]:
         if entry.secret_name:
             folder = f"/var/run/vr/storage/{entry.name}"
             mounts.append({"name": volume_name("storage", entry.name), "mountPath": folder, "readOnly": True})
-        if entry.ca_config_map_name:
+        if entry.ca_config_map_name or entry.ca_secret_name:
             folder = f"/var/run/vr/storage-ca/{entry.name}"
             mounts.append({"name": volume_name("ca", entry.name), "mountPath": folder, "readOnly": True})
     if plan.profile.model.source.builtin is None:
@@ -253,9 +253,9 @@ def _volumes(plan: Plan) -> list[Json]:
         if entry.secret_name:
             secret = {"secretName": entry.secret_name, "defaultMode": SECRET_MODE}
             volumes.append({"name": volume_name("storage", entry.name), "secret": secret})
-        if entry.ca_config_map_name:
-            bundle = {"name": entry.ca_config_map_name, "items": [{"key": "ca.crt", "path": "ca.crt"}]}
-            volumes.append({"name": volume_name("ca", entry.name), "configMap": bundle})
+        authorities = _authorities(entry)
+        if authorities is not None:
+            volumes.append({"name": volume_name("ca", entry.name), **authorities})
     model = _model_volume(plan.profile)
     if model is not None:
         volumes.append({"name": "model", **model})
@@ -267,6 +267,16 @@ def _volumes(plan: Plan) -> list[Json]:
         {"name": "work", **_scratch(plan.profile)},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
     ]
+
+
+def _authorities(entry: Storage) -> Json | None:
+    """Of a Secret, too, only the certificate: cert-manager keeps the server's private key beside it."""
+    only = [{"key": "ca.crt", "path": "ca.crt"}]
+    if entry.ca_config_map_name:
+        return {"configMap": {"name": entry.ca_config_map_name, "items": only}}
+    if entry.ca_secret_name:
+        return {"secret": {"secretName": entry.ca_secret_name, "items": only, "defaultMode": SECRET_MODE}}
+    return None
 
 
 def _model_volume(profile: ProfileSpec) -> Json | None:

@@ -169,7 +169,7 @@ def _storage(entry: Storage) -> StorageRequest:
         region=entry.region,
         addressing=entry.addressing,
         credentials=credentials,
-        custom_ca=entry.ca_config_map_name is not None,
+        custom_ca=bool(entry.ca_config_map_name or entry.ca_secret_name),
     )
 
 

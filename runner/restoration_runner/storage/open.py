@@ -22,6 +22,11 @@ def open_store(uri: str, storage: str | None, request: Request, *, field: str) -
     scheme, _, rest = uri.partition("://")
     if scheme == "s3":
         bucket, _, key = rest.partition("/")
+        if "@" in bucket:  # not repeated: it is somebody's password
+            raise RestorationError(
+                FailureReason.INVALID_PARAMETERS,
+                f"{field} must be s3://bucket/key without user or password: those belong into a Secret",
+            )
         if not bucket or not key or key.endswith("/"):
             raise RestorationError(
                 FailureReason.INVALID_PARAMETERS, f"{field} must be s3://bucket/key without a trailing slash, not {uri}"

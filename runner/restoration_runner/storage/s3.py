@@ -17,19 +17,24 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-import certifi
 import urllib3
-from minio import Minio
-from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.time import from_http_header
 
 from restoration_api.outcome import FailureReason
-from restoration_api.request import Addressing, StorageRequest
+from restoration_api.request import StorageRequest
 from restoration_runner.errors import RestorationError
-from restoration_runner.storage.credentials import ca_bundle, credentials
+from restoration_runner.storage.answers import listing, parse_xml, text_of, unquoted, uploads
+from restoration_runner.storage.connection import connect
+from restoration_runner.storage.refusals import (
+    CLIENT_ERRORS,
+    Asked,
+    NotImplementedHereError,
+    failure,
+    may_pass,
+    status_of,
+)
 from restoration_runner.storage.store import (
     Absent,
     ObjectInfo,
@@ -45,7 +50,6 @@ T = TypeVar("T")
 ATTEMPTS = 6
 FIRST_PAUSE_SECONDS = 0.25
 """Doubled after each try: six tries span about eight seconds, longer than a load balancer needs to fail over."""
-CONNECT_SECONDS, READ_SECONDS = 10.0, 120.0
 PIECE_BYTES = 1 << 20
 PART_BYTES = 16 << 20
 """Of a multipart upload; files up to one part are written by a single PUT. Held in memory once."""
@@ -53,11 +57,6 @@ MOST_PARTS = 9_000
 """S3 allows 10,000."""
 META = "x-amz-meta-"
 NONCE = "vr-nonce"
-RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-SKEWED = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-"""A signature is good for 15 minutes; no credentials help against a wrong clock."""
-CONFLICT_STATUS = frozenset({409, 412})
-"""412: the condition does not hold. 409: somebody writes the same key at this moment (AWS)."""
 
 
 class S3Store:
@@ -65,15 +64,14 @@ class S3Store:
 
     def __init__(self, bucket: str, storage: StorageRequest) -> None:
         self._bucket = bucket
-        self._endpoint = storage.endpoint or f"https://s3.{storage.region or 'us-east-1'}.amazonaws.com"
-        self._client = _client(self._endpoint, storage)
+        self._connection = connect(storage)
         self._conditional: bool | None = None
 
     def uri(self, key: str) -> str:
         return f"s3://{self._bucket}/{key}"
 
     def describe(self, key: str) -> str:
-        return f"{self.uri(key)} at {self._endpoint}"
+        return f"{self.uri(key)} at {self._connection.place.endpoint}"
 
     def local_path(self, key: str) -> Path | None:
         return None
@@ -84,14 +82,13 @@ class S3Store:
         except ObjectMissingError:
             return None
         headers = response.headers
-        modified = headers.get("last-modified")
         return ObjectInfo(
             key=key,
-            size_bytes=int(headers.get("content-length", "0")),
-            etag=_unquoted(headers.get("etag")),
+            size_bytes=_length(headers),
+            etag=unquoted(headers.get("etag")),
             version_id=headers.get("x-amz-version-id"),
             metadata={k.lower()[len(META) :]: v for k, v in headers.items() if k.lower().startswith(META)},
-            modified=from_http_header(modified) if modified else None,
+            modified=_moment(headers.get("last-modified")),
         )
 
     def stream(self, key: str, *, if_match: str | None = None, version_id: str | None = None) -> Iterator[bytes]:
@@ -104,8 +101,8 @@ class S3Store:
                 "GET", key, headers=headers, query={"versionId": version_id} if version_id else None, preload=False
             )
             try:
-                etag = etag or _unquoted(response.headers.get("etag"))
-                expected = done + int(response.headers.get("content-length", "0"))
+                etag = etag or unquoted(response.headers.get("etag"))
+                expected = done + _length(response.headers)
                 for piece in response.stream(PIECE_BYTES):
                     done += len(piece)
                     yield piece
@@ -157,7 +154,7 @@ class S3Store:
             query = {"list-type": "2", "prefix": prefix, "max-keys": "1000", "delimiter": ""}
             if token:
                 query["continuation-token"] = token
-            return _listing(self._call("GET", prefix, on_bucket=True, query=query).data)
+            return self._parsed(listing, self._call("GET", prefix, on_bucket=True, query=query), prefix)
 
         token: str | None = None
         while True:
@@ -179,7 +176,8 @@ class S3Store:
     def abort_uploads(self, key: str, *, older_than: timedelta) -> int:
         query = {"uploads": "", "prefix": key, "max-uploads": "1000", "delimiter": ""}
         limit, aborted = datetime.now(UTC) - older_than, 0
-        for found, upload_id, begun in _uploads(self._call("GET", key, on_bucket=True, query=query).data):
+        answer = self._call("GET", key, on_bucket=True, query=query)
+        for found, upload_id, begun in self._parsed(uploads, answer, key):
             meant = found.startswith(key) if key.endswith("/") else found == key
             if meant and begun <= limit:
                 self._abort(found, upload_id)
@@ -202,7 +200,7 @@ class S3Store:
                 except PreconditionError:
                     continue
                 return False
-        except _NotImplementedHereError:
+        except NotImplementedHereError:
             return False
         finally:
             with contextlib.suppress(RestorationError):  # credentials that may not delete leave a byte behind
@@ -255,13 +253,13 @@ class S3Store:
         begun = self._call(
             "POST", key, headers={**headers, "Content-Type": "application/octet-stream"}, query={"uploads": ""}
         )
-        upload_id = _text(ElementTree.fromstring(begun.data), "UploadId")
+        upload_id = text_of(self._parsed(parse_xml, begun, key), "UploadId")
         try:
             etags: list[str] = []
             with path.open("rb") as file:
                 while part := file.read(part_bytes):
                     query = {"partNumber": str(len(etags) + 1), "uploadId": upload_id}
-                    etags.append(_unquoted(self._call("PUT", key, body=part, query=query).headers.get("etag")))
+                    etags.append(unquoted(self._call("PUT", key, body=part, query=query).headers.get("etag")))
                     if on_bytes:
                         on_bytes(len(part))
             return self._complete(key, upload_id, etags, condition, size)
@@ -278,13 +276,13 @@ class S3Store:
         }
         for attempt in range(1, ATTEMPTS + 1):
             response = self._call("POST", key, headers=headers, body=body, query={"uploadId": upload_id})
-            answer = ElementTree.fromstring(response.data)
+            answer = self._parsed(parse_xml, response, key)
             if not answer.tag.endswith("Error"):
-                return self._written(key, response, size, etag=_unquoted(_text(answer, "ETag")))
+                return self._written(key, response, size, etag=unquoted(text_of(answer, "ETag")))
             if attempt < ATTEMPTS:  # AWS may answer 200 first and fail afterwards, and says to try again then
                 time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         raise RestorationError(
-            FailureReason.STORAGE_ERROR, f"{self.describe(key)} could not be completed: {_text(answer, 'Code')}"
+            FailureReason.STORAGE_ERROR, f"{self.describe(key)} could not be completed: {text_of(answer, 'Code')}"
         )
 
     def _abort(self, key: str, upload_id: str) -> None:
@@ -296,7 +294,7 @@ class S3Store:
         return ObjectInfo(
             key=key,
             size_bytes=size,
-            etag=etag or _unquoted(response.headers.get("etag")),
+            etag=etag or unquoted(response.headers.get("etag")),
             version_id=response.headers.get("x-amz-version-id"),
         )
 
@@ -311,157 +309,59 @@ class S3Store:
         preload: bool = True,
         on_bucket: bool = False,
     ) -> Any:
-        """One request, repeated while the failure may pass."""
-        for attempt in range(1, ATTEMPTS + 1):
+        """One request, repeated while the failure may pass, and once with renewed credentials or authorities."""
+        attempt, renewed = 1, False
+        given: dict[str, Any] = {"query_params": dict(query or {}), "no_body_trace": True}
+        name = None if on_bucket else key
+        while True:
             try:
-                return self._client._execute(
-                    method,
-                    self._bucket,
-                    None if on_bucket else key,
-                    body=body,
-                    headers=dict(headers or {}),
-                    query_params=dict(query or {}),
-                    preload_content=preload,
-                    no_body_trace=True,
+                return self._connection.client._execute(
+                    method, self._bucket, name, body=body, headers=dict(headers or {}), preload_content=preload, **given
                 )
-            except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                if attempt == ATTEMPTS or not _may_pass(error):
-                    raise self._failure(error, method, key) from error
+            except CLIENT_ERRORS as error:
+                reason = self._reason(error, name, given) if method == "HEAD" else error
+                if not renewed and self._connection.renew(reason):
+                    renewed = True
+                    continue
+                if attempt == ATTEMPTS or not may_pass(reason):
+                    raise self._failure(reason, method, key) from error
                 time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-        raise AssertionError("unreachable")
+                attempt += 1
+
+    def _reason(self, error: Exception, name: str | None, given: dict[str, Any]) -> Exception:
+        """An answer to HEAD has no body; where its status says nothing either, GET is asked for the same."""
+        if status_of(error) != 400:
+            return error
+        try:
+            self._connection.client._execute("GET", self._bucket, name, headers={"Range": "bytes=0-0"}, **given)
+        except CLIENT_ERRORS as said:
+            return said
+        return error
 
     def _failure(self, error: Exception, method: str, key: str) -> RestorationError:
-        """The error as one sentence. Never the client's own text, which may hold a signed request."""
-        name, status, code = self.describe(key), _status(error), _code(error)
-        reading = method in ("GET", "HEAD")
-        if status in CONFLICT_STATUS and code != "NoSuchBucket":
-            return PreconditionError(f"{name} is not in the expected state: somebody else wrote it ({code or status})")
-        if code == "NoSuchUpload":
-            return PreconditionError(f"{name}: the upload was given up by somebody else who wrote the same object")
-        if code == "NoSuchBucket":
-            return ObjectMissingError(f"bucket '{self._bucket}' does not exist at {self._endpoint} ({name})")
-        if status == 404:
-            return ObjectMissingError(f"{name} does not exist")
-        if code in SKEWED:
-            return RestorationError(
-                FailureReason.STORAGE_ERROR,
-                f"{self._endpoint} refuses the clock of this machine ({code}); set the node's time, for example by NTP",
-            )
-        if status in (401, 403):
-            verb = "read" if reading else "write"
-            hint = f" ({code})" if code and code != "AccessDenied" else ""
-            return RestorationError(FailureReason.ACCESS_DENIED, f"the storage credentials may not {verb} {name}{hint}")
-        if status == 501:
-            return _NotImplementedHereError(f"{self._endpoint} does not implement what {name} needs ({method})")
-        if status is not None:
-            return RestorationError(
-                FailureReason.STORAGE_ERROR, f"{name}: the storage answered {status} {code or ''} to {method}".rstrip()
-            )
-        return RestorationError(
-            FailureReason.STORAGE_ERROR, f"{name}: no answer from the storage ({_cause(error)}) after {ATTEMPTS} tries"
-        )
+        return failure(error, Asked(method, self.describe(key), self._bucket, self._connection.place))
+
+    def _parsed(self, read: Callable[[bytes], T], response: Any, key: str) -> T:
+        """What an answer means; an answer that means nothing is the storage's failure."""
+        try:
+            return read(response.data)
+        except (ElementTree.ParseError, ValueError) as error:
+            raise RestorationError(
+                FailureReason.STORAGE_ERROR, f"{self.describe(key)}: the storage's answer is not one of S3's"
+            ) from error
 
 
-class _NotImplementedHereError(RestorationError):
-    def __init__(self, message: str) -> None:
-        super().__init__(FailureReason.STORAGE_ERROR, message)
+def _length(headers: Mapping[str, str]) -> int:
+    """Bytes of the body; 0 where a server does not say it, or says something else."""
+    text = headers.get("content-length", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
 
 
-def _client(endpoint: str, storage: StorageRequest) -> Minio:
-    url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
-        raise RestorationError(
-            FailureReason.INVALID_PARAMETERS,
-            f"endpoint of storage entry '{storage.name}' must be http(s)://host[:port], not '{endpoint}'",
-        )
-    ca = ca_bundle(storage)
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-        maxsize=8,
-        retries=urllib3.Retry(total=0, redirect=0, raise_on_status=False),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=str(ca) if ca else certifi.where(),
-    )
-    aws = (url.hostname or "").endswith(("amazonaws.com", "amazonaws.com.cn"))
-    client = Minio(
-        url.netloc,
-        secure=url.scheme == "https",
-        # Elsewhere the region is only part of the signature, and asking for it needs a right of its own.
-        region=storage.region or (None if aws else "us-east-1"),
-        http_client=pool,
-        credentials=credentials(storage),
-    )
-    if storage.addressing is Addressing.PATH:
-        client.disable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
-    elif storage.addressing is Addressing.VIRTUAL:
-        client.enable_virtual_style_endpoint()  # type: ignore[no-untyped-call]
-    return client
-
-
-def _status(error: Exception) -> int | None:
-    if isinstance(error, S3Error):
-        return int(error.response.status)
-    if isinstance(error, ServerError):
-        return int(error.status_code)
-    if isinstance(error, InvalidResponseError):
-        return int(error._code)
-    return None
-
-
-def _code(error: Exception) -> str | None:
-    code = error.code if isinstance(error, S3Error) else None
-    return code if isinstance(code, str) and code.isalnum() else None
-
-
-def _may_pass(error: Exception) -> bool:
-    status = _status(error)
-    if status is None:
-        return not isinstance(error, ValueError)
-    return status in RETRIED_STATUS
-
-
-def _cause(error: Exception) -> str:
-    """The innermost reason in a few words: `Connection refused`, `timed out`, `certificate verify failed`."""
-    reason: object = getattr(error, "reason", None) or error
-    text = str(reason).split("object at 0x")[-1].split(">: ")[-1]
-    return text.split(": ", 1)[-1][:120] if text else type(error).__name__
-
-
-def _unquoted(etag: str | None) -> str:
-    return (etag or "").strip().strip('"')
-
-
-def _local(tag: str) -> str:
-    return tag.rsplit("}", 1)[-1]
-
-
-def _text(element: ElementTree.Element, name: str) -> str:
-    for child in element:
-        if _local(child.tag) == name:
-            return child.text or ""
-    return ""
-
-
-def _listing(data: bytes) -> tuple[list[ObjectInfo], str | None]:
-    """One page of ListObjectsV2: (objects, token of the next page)."""
-    root = ElementTree.fromstring(data)
-    found = [
-        ObjectInfo(
-            key=_text(item, "Key"), size_bytes=int(_text(item, "Size") or 0), etag=_unquoted(_text(item, "ETag"))
-        )
-        for item in root
-        if _local(item.tag) == "Contents"
-    ]
-    more = _text(root, "IsTruncated") == "true"
-    return found, (_text(root, "NextContinuationToken") or None) if more else None
-
-
-def _uploads(data: bytes) -> Iterator[tuple[str, str, datetime]]:
-    """Unfinished uploads: (key, upload id, when begun)."""
-    for item in ElementTree.fromstring(data):
-        if _local(item.tag) == "Upload":
-            begun = datetime.fromisoformat(_text(item, "Initiated").replace("Z", "+00:00"))
-            yield _text(item, "Key"), _text(item, "UploadId"), begun if begun.tzinfo else begun.replace(tzinfo=UTC)
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return from_http_header(text) if text else None
+    except ValueError:
+        return None
 
 
 def _complete_body(etags: list[str]) -> bytes:
