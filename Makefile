@@ -91,6 +91,14 @@ soak: test-tools ## The expensive proofs in full (hours): scenes of every length
 kueue: setup ## The operator with a real Kueue: KUBECONFIG must name a cluster that has it (CRDs of ours are applied to it)
 	$(PYTEST) tests/kueue
 
+# ---- releases
+
+# REGISTRY=…: push there. BASE_IMAGE=…: instead of the Debian made here. SOURCE_URL=…: the repository, for the labels.
+.PHONY: images
+images: setup ## Build both images, print what each layer weighs, write out/images/*.cdx.json (root; REGISTRY=… pushes)
+	@$(PYTHON) -m hack.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
+	  $(if $(SOURCE_URL),--source $(SOURCE_URL)) $(if $(DEBIAN_SNAPSHOT),--debian-snapshot $(DEBIAN_SNAPSHOT))
+
 # ---- generated files
 
 .PHONY: crds
