@@ -63,7 +63,13 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
 	@mkdir -p $(REPORTS)
-	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue $(PARALLEL) --junitxml=$(REPORTS)/test.xml
+	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue --ignore=tests/docs $(PARALLEL) --junitxml=$(REPORTS)/test.xml
+
+.PHONY: docs
+docs: test-tools ## The documentation's site in out/docs, and every shell block that needs no node, run in a cluster of its own
+	@mkdir -p $(REPORTS)
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	$(PYTEST) tests/docs --junitxml=$(REPORTS)/docs.xml
 
 .PHONY: chart-test
 chart-test: test-tools ## The Helm chart, deploy/, alerts and dashboard: real helm, kubectl, API server, promtool and Prometheus

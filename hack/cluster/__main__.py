@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from hack.cluster.binaries import CONTROL_PLANE, NODE
 from hack.cluster.build import ensure_built
 from hack.cluster.console import Console
+from hack.cluster.environment import exports
 from hack.cluster.errors import ClusterError
 from hack.cluster.images import COMPONENTS, build_component
 from hack.cluster.lifecycle import Node
@@ -42,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="say what runs and where; exit code 1 unless everything does")
     down = commands.add_parser("down", help="end the cluster and remove every trace of it, also after a crash")
     down.add_argument("--anyones", action="store_true", help="even if a living checkout elsewhere started it")
+    commands.add_parser(
+        "env", help='print what a shell needs to use it: eval "$(.venv/bin/python -m hack.cluster env)"'
+    )
     commands.add_parser("preflight", help="say what this machine lacks, without changing anything")
     build = commands.add_parser("build", help="compile what is not cached yet")
     build.add_argument("what", nargs="?", choices=["control-plane", "all"], default="all")
@@ -62,6 +66,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
             return 0 if Node(console).status() else 1
         case "down":
             Node(console).down(anyones=options.anyones)
+        case "env":
+            print(exports(console))
         case "preflight":
             found = problems()
             print("\n".join(found) if found else "This machine can run the cluster.")

@@ -33,6 +33,7 @@ class Installation:
 SETTINGS = {"VR_LOST_NODE_SECONDS": "3"}
 """What production waits for minutes for, tests wait for seconds."""
 
+_LAST = {"test_tutorial.py": 1, "test_demo.py": 2}
 _INSTALLATION = pytest.StashKey[Installation | str]()
 _CLOSING = pytest.StashKey[ExitStack]()
 HERE = Path(__file__).parent
@@ -41,8 +42,9 @@ BREAKS_CLUSTERS = HERE / "cluster"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What breaks clusters first, the demo last: it leaves its results where a person looks for them."""
-    items.sort(key=lambda item: (BREAKS_CLUSTERS not in item.path.parents, item.path.name == "test_demo.py"))
+    """What breaks clusters first; last the tutorial, which installs a release of its own, and the demo, which installs
+    its own again and leaves its results where a person looks for them."""
+    items.sort(key=lambda item: (BREAKS_CLUSTERS not in item.path.parents, _LAST.get(item.path.name, 0)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
