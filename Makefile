@@ -63,7 +63,7 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
 	@mkdir -p $(REPORTS)
-	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/kueue --ignore=tests/docs $(PARALLEL) --junitxml=$(REPORTS)/test.xml
+	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/docs $(PARALLEL) --junitxml=$(REPORTS)/test.xml
 
 .PHONY: docs
 docs: test-tools ## The documentation's site in out/docs, and every shell block that needs no node, run in a cluster of its own
@@ -94,8 +94,8 @@ soak: test-tools ## The expensive proofs in full (hours): scenes of every length
 	VR_TEST_MEMORY_FRAMES=300,3000 $(PYTEST) tests/media/test_memory.py -rP
 
 .PHONY: kueue
-kueue: setup ## The operator with a real Kueue: KUBECONFIG must name a cluster that has it (CRDs of ours are applied to it)
-	$(PYTEST) tests/kueue
+kueue: test-tools ## The operator with a real Kueue; with KUBECONFIG that of a cluster (CRDs of ours are applied to it)
+	$(if $(KUBECONFIG),VR_TEST_KUEUE="$(KUBECONFIG)") $(PYTEST) tests/kueue
 
 # ---- releases
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hack.cluster.binaries import CONTROL_PLANE, MINIO, PROMETHEUS, PROMTOOL, Binary
+from hack.cluster.binaries import CONTROL_PLANE, KUEUE, MINIO, PROMETHEUS, PROMTOOL, Binary
 from hack.cluster.build import ensure_built
 from hack.cluster.console import Console
 from hack.cluster.controlplane import ControlPlane
@@ -22,6 +22,7 @@ LONGEST_FIRST = (
     "@operator-alone",
     "@operator",
     "@control-plane",
+    "@kueue",
     "@chart",
     "tests/simulation/test_histories.py",
     "tests/simulation/test_mutants.py",
@@ -50,7 +51,7 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build Kubernetes, MinIO and Prometheus, where they are not cached, before any test's timeout starts to run."""
+    """Build the programs that tests need, where they are not cached, before any test's timeout starts to run."""
     if session.config.option.collectonly:
         return
     gc.freeze()  # modules and tests stay until the end: collecting garbage need not look at them again and again
@@ -60,6 +61,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _build(session.config, (MINIO,))
     if any("prometheus_programs" in getattr(item, "fixturenames", ()) for item in session.items):
         _build(session.config, (PROMTOOL, PROMETHEUS))
+    if any(item.nodeid.startswith("tests/kueue/") for item in session.items) and "VR_TEST_KUEUE" not in os.environ:
+        _build(session.config, CONTROL_PLANE)
+        _build(session.config, (KUEUE,))
 
 
 def _build(config: pytest.Config, binaries: tuple[Binary, ...]) -> None:
@@ -87,6 +91,12 @@ def cluster_binaries(request: pytest.FixtureRequest) -> None:
 def prometheus_programs(request: pytest.FixtureRequest) -> None:
     """promtool and Prometheus, as `cluster_binaries`."""
     _require(request.config, PROMTOOL)
+
+
+@pytest.fixture(scope="session")
+def kueue_programs(cluster_binaries: None, request: pytest.FixtureRequest) -> None:
+    """Kueue, as `cluster_binaries`."""
+    _require(request.config, KUEUE)
 
 
 def _require(config: pytest.Config, binary: Binary) -> None:

@@ -32,6 +32,8 @@ class Binary:
     """`-X` linker settings; {version}, {major} and {minor} are filled in. Without them Kubernetes reports v0.0.0."""
     tags: tuple[str, ...] = ()
     """Build tags."""
+    keeps: tuple[str, ...] = ()
+    """Files of the module that are wanted beside the program, by path: its sources do not stay."""
 
     @property
     def version(self) -> str:
@@ -49,7 +51,7 @@ class Binary:
     def path(self) -> Path:
         """Where the built program lies. The folder's name holds everything that decides what it does."""
         digest = hashlib.sha256()
-        for text in (self.package, self.linker_flags, *self.tags):
+        for text in (self.package, self.linker_flags, *self.tags, *self.keeps):
             digest.update(text.encode() + b"\0")
         for file in ("go.mod", "go.sum"):
             digest.update((MODULES / self.module / file).read_bytes())
@@ -129,3 +131,31 @@ def _prometheus(name: str, cold_build_s: int) -> Binary:
 PROMTOOL = _prometheus("promtool", 120)
 PROMETHEUS = _prometheus("prometheus", 105)
 """For tests only: alerts are judged by promtool, the dashboard's queries answered by a server (without its pages)."""
+
+_KUEUE = "sigs.k8s.io/kueue"
+_KUEUE_KINDS = (
+    "admissionchecks",
+    "clusterqueues",
+    "cohorts",
+    "localqueues",
+    "multikueueclusters",
+    "multikueueconfigs",
+    "provisioningrequestconfigs",
+    "resourceflavors",
+    "topologies",
+    "workloadpriorityclasses",
+    "workloads",
+)
+KUEUE = Binary(
+    "kueue",
+    "kueue",
+    _KUEUE,
+    f"{_KUEUE}/cmd/kueue",
+    150,
+    (f"{_KUEUE}/pkg/version.GitVersion={{version}}",),
+    keeps=(
+        *(f"config/components/crd/bases/kueue.x-k8s.io_{kind}.yaml" for kind in _KUEUE_KINDS),
+        "config/components/webhook/manifests.yaml",
+    ),
+)
+"""For tests only: the queue that clusters share, with the CRDs and webhooks of the same version."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hack.cluster.binaries import ALL, MODULES, Binary
@@ -82,6 +82,20 @@ def _build(go: Path, binary: Binary) -> None:
         if result.returncode:
             last_lines = "\n".join(f"  {line}" for line in result.stderr.splitlines()[-6:])
             raise ClusterError(f"Building {binary.name} {binary.version} failed:\n{last_lines}")
+        _keep(go, binary, partial, environment)
         partial.rename(destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _keep(go: Path, binary: Binary, folder: Path, environment: Mapping[str, str]) -> None:
+    """Copy what is wanted of the module's files into `folder`, by their last name."""
+    if not binary.keeps:
+        return
+    question: list[str | Path] = [go, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", binary.source]
+    answer = subprocess.run(
+        question, cwd=MODULES / binary.module, env=environment, capture_output=True, text=True, check=True
+    )
+    for file in binary.keeps:
+        copy = shutil.copyfile(Path(answer.stdout.strip()) / file, folder / Path(file).name)
+        copy.chmod(0o644)

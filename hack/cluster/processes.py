@@ -21,6 +21,8 @@ from pathlib import Path
 from hack.cluster.errors import ClusterError
 
 LOG_TAIL_LINES = 8
+_LAST_PATIENCE_S = 60.0
+"""For SIGKILL: a machine whose disk or processor is stalled lets no process go, and whoever waits here goes on then."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def end_process(record: ProcessRecord, *, grace_s: float) -> None:
     try:
         if not is_alive(record):
             return
-        for signal_number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+        for signal_number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _LAST_PATIENCE_S)):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal_number)
             if select.select([descriptor], [], [], patience_s)[0]:

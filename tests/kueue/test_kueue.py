@@ -1,7 +1,8 @@
-"""The operator and a real Kueue: `KUBECONFIG=... make kueue`, on a cluster that has Kueue and nothing else to lose.
+"""The operator and a real Kueue: built here, or with `KUBECONFIG=... make kueue` a cluster's own.
 
-Not part of `make test`: what is tested there does to Jobs what Kueue does. Here Kueue does it itself. No pod has to
-run, so no image is needed: one restoration takes the whole quota, the next ones wait for it.
+Other tests do to Jobs what Kueue does; here Kueue does it itself. No pod has to run, so no image is needed: one
+restoration takes the whole quota, the next ones wait for it. A cluster of `KUBECONFIG` gets CRDs of ours and should
+have nothing to lose.
 """
 
 from __future__ import annotations
@@ -9,29 +10,44 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hack.cluster.binaries import ALL
+from hack.cluster.controlplane import ControlPlane
+from tests.builders.kueue import Kueue
 from tests.builders.live_api import GROUP_PATH, ApiServer, Json, RefusedError, eventually
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.resources import make_profile, make_vr
 
+pytestmark = pytest.mark.xdist_group("kueue")
 ROOT = Path(__file__).resolve().parents[2]
 GROUP = "kueue.x-k8s.io"
 QUEUE_LABEL = f"{GROUP}/queue-name"
+QUOTA = {"cpu": "1", "memory": "1Ti", "ephemeral-storage": "1Ti"}
+"""Whatever a pod asks for must be there: Kueue lets no Job go whose resources its queue does not know."""
 CLUSTER_KINDS = ("resourceflavors", "clusterqueues", "workloadpriorityclasses")
 
 
 @pytest.fixture(scope="module")
-def kubeconfig() -> Path:
-    named = os.environ.get("KUBECONFIG")
-    if not named:
-        pytest.fail("set KUBECONFIG to a cluster that has Kueue")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The kubeconfig of a cluster with Kueue. Never `KUBECONFIG` itself: `make test` touches nobody's cluster."""
+    if named := os.environ.get("VR_TEST_KUEUE"):
+        yield Path(named)
+        return
+    request.getfixturevalue("kueue_programs")
+    with ControlPlane() as plane, Kueue(plane):
+        yield plane.kubeconfig
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(cluster: Path) -> Path:
+    kubectl = [ALL["kubectl"].path if ALL["kubectl"].path.exists() else "kubectl", "--kubeconfig", cluster]
     for arguments in (["apply"], ["wait", "--for=condition=Established", "--timeout=60s"]):
-        subprocess.run(["kubectl", *arguments, "--filename", ROOT / "crds"], check=True, timeout=120)
-    return Path(named)
+        subprocess.run([*kubectl, *arguments, "--filename", ROOT / "crds"], check=True, timeout=120)
+    return cluster
 
 
 @pytest.fixture
@@ -60,9 +76,9 @@ async def queue(api: ApiServer, version: str) -> AsyncIterator[str]:
     name = f"vr-kueue-{uuid.uuid4().hex[:8]}"
     flavor = {
         "name": name,
-        "resources": [{"name": "cpu", "nominalQuota": "1"}, {"name": "memory", "nominalQuota": "1Ti"}],
+        "resources": [{"name": name, "nominalQuota": most} for name, most in QUOTA.items()],
     }
-    groups = [{"coveredResources": ["cpu", "memory"], "flavors": [flavor]}]
+    groups = [{"coveredResources": [*QUOTA], "flavors": [flavor]}]
     matching = {"matchLabels": {"kubernetes.io/metadata.name": name}}
     spec = {
         "namespaceSelector": matching,
