@@ -105,6 +105,10 @@ images: setup ## Build both images, print what each layer weighs, write out/imag
 	@$(PYTHON) -m hack.images $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
 	  $(if $(SOURCE_URL),--source $(SOURCE_URL)) $(if $(DEBIAN_SNAPSHOT),--debian-snapshot $(DEBIAN_SNAPSHOT))
 
+.PHONY: release-artifacts
+release-artifacts: setup | $(UV) ## Wheel, source, chart, install.yaml, bills of materials and checksums in out/release (TAG=v… is checked)
+	@UV=$(UV) $(PYTHON) -m hack.release $(if $(TAG),--tag $(TAG))
+
 # ---- generated files
 
 .PHONY: crds

@@ -8,6 +8,7 @@ annotation of itself.
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -39,9 +40,9 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def install_manifest() -> str:
+def install_manifest(chart: Path = CHART) -> str:
     """The text of the file."""
-    command = [ensure_helm(SILENT), "template", NAME, CHART, f"--namespace={NAMESPACE}", "--skip-tests"]
+    command = [ensure_helm(SILENT), "template", NAME, chart, f"--namespace={NAMESPACE}", "--skip-tests"]
     rendered = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
