@@ -253,6 +253,7 @@ PERMANENT_EXIT_CODES: tuple[int, ...] = tuple(
 class Stage(StrEnum):
     FETCHING = "Fetching"
     PROBING = "Probing"
+    FETCHING_MODEL = "FetchingModel"
     LOADING_MODEL = "LoadingModel"
     RESTORING = "Restoring"
     ASSEMBLING = "Assembling"
@@ -277,6 +278,9 @@ class Progress(VersionedContract):
     segments_total: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
     milli_frames_per_second: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
     remaining_milliseconds: int | None = Field(default=None, ge=0)
+    model_bytes_done: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    """Of weights that this runner fetches itself; also while another stage is shown, since it goes on beside them."""
+    model_bytes_total: int | None = Field(default=None, ge=0, le=2**63 - 1)
     gpu: str | None = Field(default=None, max_length=128)
     updated_at: datetime
 
@@ -338,6 +342,8 @@ class Timings(Contract):
     """Milliseconds of this execution, by the runner's clock. Stages that overlap count their own busy time."""
 
     fetch_milliseconds: int = 0
+    model_fetch_milliseconds: int = 0
+    """Waiting for weights that the runner fetches itself; what passed beside other stages is not in it."""
     model_load_milliseconds: int = 0
     decode_milliseconds: int = 0
     inference_milliseconds: int = 0

@@ -165,13 +165,30 @@ class ResolvedExecution(Contract):
     segment_frames: int = Field(ge=1, le=100000)
 
 
+class ModelDownload(Contract):
+    """Weights that the runner fetches to `ModelRequest.path` itself."""
+
+    uri: str
+    """`s3://bucket/folder` or `hf://owner/name[/folder]`; the folder holds a SHA256SUMS."""
+    storage: str | None = None
+    """Name of an entry of `Request.storage`, for `s3://`."""
+    revision: str | None = None
+    endpoint: str | None = None
+    token: bool = False
+    """A token lies at `/var/run/vr/model-token/token`."""
+    max_bytes: int | None = Field(default=None, ge=0)
+    shared: bool = False
+    """The folder lies on a volume that outlives the pod and that other runners write to, too."""
+
+
 class ModelRequest(Contract):
     name: str
     precision: Precision
     path: str
-    """Folder in the runner's container that holds `model.json` and the weights."""
+    """Folder in the runner's container that holds `model.json` and the weights, or will."""
     digest: str | None = None
-    """`sha256:…` that the folder must have, if the profile pins it."""
+    """`sha256:…` that the folder must have, if the profile pins it; a download must be pinned."""
+    download: ModelDownload | None = None
 
 
 class StorageRequest(Contract):

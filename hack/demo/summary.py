@@ -8,6 +8,7 @@ TIMINGS = (
     ("waiting for a place", "queued_milliseconds"),
     ("starting the pod", "startup_milliseconds"),
     ("fetching the input", "fetch_milliseconds"),
+    ("waiting for weights", "model_fetch_milliseconds"),
     ("loading the model", "model_load_milliseconds"),
     ("decoding", "decode_milliseconds"),
     ("inference", "inference_milliseconds"),

@@ -28,7 +28,10 @@ PACES: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 180, 600)
 """Seconds of work for a second of video: 1 is real time, the end a large network on a CPU."""
 ENDS: Final = ("Completed", "CacheHit", *FailureReason, RETRIES_EXHAUSTED, START_DEADLINE_EXCEEDED)
 """Reasons of ends. All are exported from the start: the first failure of a kind is an increase only after a zero."""
-STAGES: Final = ("queued", "startup", "fetch", "model_load", "decode", "inference", "encode", "assemble", "upload")
+STAGES: Final = (
+    *("queued", "startup", "fetch", "model_fetch", "model_load"),
+    *("decode", "inference", "encode", "assemble", "upload"),
+)
 """Those of `status.timings`."""
 
 RECONCILES = Counter(

@@ -33,8 +33,8 @@ def new_plan(task: Task, source: Path) -> Plan:
         keys=task.keys,
         input_=task.input.identity,
         found=Found(video=facts, timestamps=seen.timestamps, cuts=tuple((cut.frame, cut.score) for cut in seen.cuts)),
-        model_digest=task.digest,
-        capabilities=task.capabilities,
+        model_digest=task.model.digest,
+        capabilities=task.model.capabilities,
         cut_detector=rules.CUTS,
         color=color,
         encoder=write.encoder_settings(

@@ -1,7 +1,8 @@
 """The model, loaded while the input is fetched and planned.
 
 Loading the libraries, starting the GPU and reading the weights take seconds in which the network and the decoder have
-something to do as well. On a CPU, and where the host's memory is short, they come one after the other.
+something to do as well; weights that have to be fetched first take longer. On a CPU, and where the host's memory is
+short, the first come one after the other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import structlog
 from restoration_runner import models
 from restoration_runner.software import cpu_threads
 from restoration_runner.task import JobContext, Task
-from restoration_runner.weights.digest import check_digest
 
 if TYPE_CHECKING:
     from restoration_runner.models.restorer import Restorer
@@ -42,11 +42,16 @@ class ModelLoading:
 
     def __exit__(self, *_: object) -> None:
         """Wait: a process that ends while the driver starts may crash, and its exit code would be lost."""
+        self._task.model.give_up()
         self._pool.shutdown()
 
     def ahead(self) -> None:
         """Begin now, where that saves time. Errors are told to whoever asks for the restorer."""
-        if pays(self._task.context) and not self._task.has_all_segments():
+        beside = pays(self._task.context)
+        if not (beside or self._task.model.is_fetched) or self._task.has_all_segments():
+            return
+        self._task.model.begin()
+        if beside:
             self._coming = self._pool.submit(self._load)
 
     def restorer(self) -> Restorer:
@@ -58,22 +63,21 @@ class ModelLoading:
         return self._load() if self._coming is None else self._coming.result()
 
     def _load(self) -> Restorer:
-        task, digest = self._task, self._task.request.model.digest
+        task = self._task
         check_kernel_folder()
+        task.model.wait()
         with task.clock.step("model"), ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-            # A digest that was not promised has been computed to name the work.
-            checked = None if digest is None else pool.submit(check_digest, task.model_folder, expected=digest)
+            checked = pool.submit(task.model.check)
             try:
                 return models.load_restorer(
-                    task.model_folder,
+                    task.model.folder,
                     device=task.context.device,
                     precision=task.request.model.precision,
                     threads=cpu_threads(),
                     path=task.context.path,
                 )
             finally:
-                if checked is not None:
-                    checked.result()  # of two errors the one that says what is wrong with the folder as a whole
+                checked.result()  # of two errors the one that says what is wrong with the folder as a whole
 
 
 def check_kernel_folder() -> None:

@@ -36,6 +36,8 @@ class ProgressTracker:
         self._through: dict[int, int] = {}
         self._finished: set[int] = set()
         self._restoring_since: float | None = None
+        self._model_done = 0
+        self._model_total: int | None = None
         self._gpu: str | None = None
         self._updated_at = datetime.now(UTC)
 
@@ -76,6 +78,18 @@ class ProgressTracker:
             self._finished.add(segment)
             self._touch()
 
+    def model_bytes_expected(self, total: int) -> None:
+        """Weights of that many bytes are being fetched."""
+        with self._lock:
+            self._model_done, self._model_total = 0, total
+            self._touch()
+
+    def model_bytes_received(self, received: int) -> None:
+        """Negative: they were thrown away again."""
+        with self._lock:
+            self._model_done += received
+            self._touch()
+
     def on_gpu(self, name: str | None) -> None:
         with self._lock:
             self._gpu = name
@@ -114,6 +128,8 @@ class ProgressTracker:
                 segments_total=self._segments_total,
                 milli_frames_per_second=rate,
                 remaining_milliseconds=remaining,
+                model_bytes_done=None if self._model_total is None else max(0, self._model_done),
+                model_bytes_total=self._model_total,
                 gpu=self._gpu,
                 updated_at=self._updated_at,
             )

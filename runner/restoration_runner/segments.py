@@ -98,6 +98,10 @@ class Segments:
     def _load(self) -> Restorer:
         task = self._task
         if self._restorer is None:
+            if not task.model.has_arrived:
+                task.progress.enter(Stage.FETCHING_MODEL)
+            with task.clock.step("modelFetch"):
+                task.model.wait()
             task.progress.enter(Stage.LOADING_MODEL)
             self._restorer = self._loading.restorer()
             use_device(self._restorer.device)  # another thread may have loaded it

@@ -29,7 +29,7 @@ from restoration_api.outcome import (
     Verification,
 )
 from restoration_api.request import CacheMode, Request, SegmentCleanup
-from restoration_runner import models, outcomes
+from restoration_runner import outcomes
 from restoration_runner.accept import check_request
 from restoration_runner.errors import RestorationError
 from restoration_runner.inputs import fetch_input, find_input
@@ -40,8 +40,8 @@ from restoration_runner.software import cpu_threads, library_versions
 from restoration_runner.stopping import StopSignal
 from restoration_runner.storage.open import open_store
 from restoration_runner.storage.store import ObjectInfo
+from restoration_runner.supply import open_supply
 from restoration_runner.video import rules, streams
-from restoration_runner.weights.digest import folder_digest
 from restoration_runner.work import Work
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Clock:
         peaks = [item.peak_gpu_memory_bytes for item in made if item.peak_gpu_memory_bytes is not None]
         return Timings(
             fetch_milliseconds=self.spent.get("fetch", 0),
+            model_fetch_milliseconds=self.spent.get("modelFetch", 0),
             model_load_milliseconds=self.spent.get("model", 0),
             decode_milliseconds=sum(item.decode_milliseconds for item in made),
             inference_milliseconds=sum(item.inference_milliseconds for item in made),
@@ -136,7 +137,6 @@ class Task:
         self.progress = context.progress
         self.stop = context.stop
         self.folder = folder
-        self.model_folder = Path(context.request.model.path)
         self.clock = Clock()
         self.made: list[Made] = []
         self.reused: set[int] = set()
@@ -148,14 +148,13 @@ class Task:
         with self.clock.step("fetch"):
             self.input = find_input(request, stop=self.stop)
         with self.clock.step("model"):
-            # A pinned digest names the weights; whether the folder holds them is checked by whoever reads them.
-            self.digest = request.model.digest or folder_digest(self.model_folder)
-            self.capabilities = models.describe(self.model_folder)
+            # Which weights; whether the folder holds them is checked by whoever reads them.
+            self.model = open_supply(request, scratch=self.folder, stop=self.stop, progress=self.progress)
         self.keys = make_keys(
             request,
             input_=self.input.identity,
-            model_digest=self.digest,
-            capabilities=self.capabilities,
+            model_digest=self.model.digest,
+            capabilities=self.model.capabilities,
             rules={
                 "cuts": rules.CUTS,
                 "encoder": rules.PINNED,

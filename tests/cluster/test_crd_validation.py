@@ -266,7 +266,7 @@ STATUSES: list[tuple[Body, str | None]] = [
     ),
     *[
         ({"progress": {"stage": stage}}, None)
-        for stage in ("Fetching", "Probing", "LoadingModel", "Restoring", "Assembling", "Uploading")
+        for stage in ("Fetching", "Probing", "FetchingModel", "LoadingModel", "Restoring", "Assembling", "Uploading")
     ],
     ({"progress": {"stage": "Thinking"}}, "Unsupported value"),
     ({"progress": {"percent": 100, "summary": "100% 24000/24000"}}, None),

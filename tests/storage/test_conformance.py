@@ -33,6 +33,21 @@ def test_what_is_put_can_be_read_and_described(store: Store, key: str) -> None:
     assert [item.key for item in store.list_objects(key)] == [key]
 
 
+def test_a_part_is_read_whole_or_not_at_all(store: Store) -> None:
+    etag = store.put("a.bin", bytes(range(100))).etag
+    assert store.part("a.bin", start=10, size_bytes=20, if_match=etag) == bytes(range(10, 30))
+    assert store.part("a.bin", start=0, size_bytes=100) == bytes(range(100))
+    assert store.part("a.bin", start=0, size_bytes=0) == b""
+    for start, size_bytes in ((90, 11), (100, 1)):
+        with pytest.raises(PreconditionError):
+            store.part("a.bin", start=start, size_bytes=size_bytes, if_match=etag)
+    store.put("a.bin", b"another")
+    with pytest.raises(PreconditionError):
+        store.part("a.bin", start=0, size_bytes=1, if_match=etag)
+    with pytest.raises(ObjectMissingError):
+        store.part("nothing", start=0, size_bytes=1)
+
+
 def test_an_absent_object_is_none_or_missing(store: Store) -> None:
     assert store.head("nothing") is None
     with pytest.raises(ObjectMissingError, match="nothing"):

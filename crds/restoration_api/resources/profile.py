@@ -68,18 +68,30 @@ class BuiltinSource(Part):
     path: str = Field(default="/models", max_length=1024, description="Folder in the image that holds <model name>/.")
 
 
+SubPath = Annotated[
+    str,
+    Field(max_length=1024),
+    Rule(
+        cel='!self.startsWith("/") && !self.split("/").exists(part, part == "..")',
+        message="must be a folder inside the volume: no leading slash, no ..",
+        holds=lambda path: not path.startswith("/") and ".." not in path.split("/"),
+    ),
+]
+
+
 class ImageSource(Part):
     """Weights as an OCI image, mounted as an image volume."""
 
     reference: ImageReference = Field(description="Image that holds the weights, best by digest.")
     pull_policy: ImagePullPolicy = Field(default="IfNotPresent", description="When the kubelet pulls it.")
+    sub_path: SubPath | None = Field(default=None, description="Folder of the model in the image; default its root.")
 
 
 class PersistentVolumeClaimSource(Part):
     """Weights on a volume in the restoration's namespace, mounted read-only."""
 
     claim_name: ObjectName = Field(description="PersistentVolumeClaim in the restoration's namespace.")
-    sub_path: str | None = Field(default=None, max_length=1024, description="Folder inside the volume.")
+    sub_path: SubPath | None = Field(default=None, description="Folder inside the volume.")
 
 
 class HostPathSource(Part):
@@ -89,14 +101,50 @@ class HostPathSource(Part):
 
 
 class DownloadSource(Part):
-    """Weights fetched by the runner when it starts."""
+    """Weights fetched by the runner when it starts; needs model.digest."""
 
-    uri: str = Field(min_length=6, max_length=1024, pattern="^(hf|s3|https)://.+", description="Where they come from.")
+    rules = (
+        Rule(
+            cel='!has(self.storage) || self.uri.startsWith("s3://")',
+            field_path=".storage",
+            message="storage belongs to s3:// only",
+            holds=lambda it: it.storage is None or it.uri.startswith("s3://"),
+        ),
+        Rule(
+            cel='!(has(self.revision) || has(self.endpoint) || has(self.tokenSecretName)) || self.uri.startsWith("hf://")',
+            message="revision, endpoint and tokenSecretName belong to hf:// only",
+            holds=lambda it: (
+                (it.revision, it.endpoint, it.token_secret_name) == (None, None, None) or it.uri.startswith("hf://")
+            ),
+        ),
+    )
+
+    uri: str = Field(
+        min_length=6,
+        max_length=1024,
+        pattern="^(hf|s3|https)://.+",
+        description="Folder of the model: s3://bucket/folder or hf://OWNER/NAME[/folder].",
+    )
+    storage: OptionalName | None = Field(
+        default=None, description="Entry of `storage` that serves an s3:// folder; default the first."
+    )
     revision: str | None = Field(
-        default=None, max_length=128, description="Commit or tag of a Hugging Face repository."
+        default=None, max_length=128, description="Commit or tag of a Hugging Face repository; default main."
+    )
+    endpoint: str | None = Field(
+        default=None,
+        max_length=512,
+        pattern=r"^https?://\S+$",
+        description="A mirror of the Hugging Face hub; default HF_ENDPOINT of pod.env, else huggingface.co.",
+    )
+    token_secret_name: ObjectName | None = Field(
+        default=None, description="Secret with the key token, in the restoration's namespace, for hf://."
+    )
+    size_limit: IntOrString = Field(
+        default="20Gi", description="Largest model that is fetched, and size of the volume it is fetched to."
     )
     cache_claim_name: OptionalName | None = Field(
-        default=None, description="PersistentVolumeClaim that keeps them between Jobs."
+        default=None, description="PersistentVolumeClaim that keeps them between Jobs; default an emptyDir."
     )
 
 

@@ -216,6 +216,9 @@ class TimingsStatus(Part):
     queued_milliseconds: Int64 | None = Field(default=None, description="Waiting for a place, by the operator's clock.")
     startup_milliseconds: Int64 | None = Field(default=None, description="From the pod's placing to a ready runner.")
     fetch_milliseconds: Int64 | None = Field(default=None, description="Reading from object storage.")
+    model_fetch_milliseconds: Int64 | None = Field(
+        default=None, description="Waiting for weights that the runner fetches itself."
+    )
     model_load_milliseconds: Int64 | None = Field(default=None, description="Loading weights.")
     decode_milliseconds: Int64 | None = Field(default=None, description="Decoding video; overlaps other stages.")
     inference_milliseconds: Int64 | None = Field(default=None, description="The network; overlaps other stages.")

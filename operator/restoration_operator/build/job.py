@@ -11,12 +11,13 @@ from typing import Any, Final
 from restoration_api.outcome import HTTP_PORT, PERMANENT_EXIT_CODES
 from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_api.resources.profile import PodTemplate, Storage
-from restoration_operator.build import queueing
+from restoration_operator.build import model, queueing
 from restoration_operator.build.light import LightResources, without_gpu
 from restoration_operator.build.names import Role, job_name, volume_name
 from restoration_operator.build.owner import labels, owner_reference
 from restoration_operator.build.patch import strategic_merge
-from restoration_operator.build.request import MODEL_FOLDER, storage_in_use
+from restoration_operator.build.quantity import total
+from restoration_operator.build.request import storage_in_use
 from restoration_operator.build.snapshot import REQUEST_KEY
 from restoration_operator.views import (
     EXECUTION_LABEL,
@@ -41,8 +42,6 @@ RUNNER_ID: Final = 65532
 TMP_SIZE: Final = "1Gi"
 KERNEL_FOLDER: Final = "/kernels"
 """Where the volume of `gpu.kernelCacheClaimName` is; the runner adds what it compiles."""
-SECRET_MODE: Final = 0o440
-"""Secrets are readable for the pod's group and nobody else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +181,7 @@ def _container(plan: Plan) -> Json:
             {"name": "VR_IMAGE", "value": plan.profile.image},
             *([{"name": "TRITON_CACHE_DIR", "value": KERNEL_FOLDER}] if _kernel_claim(plan) else ()),
         ],
-        "resources": _resources(plan.profile),
+        "resources": _resources(plan.profile, plan.execution.role),
         "startupProbe": {
             "httpGet": {"path": "/healthz", "port": "http"},
             # Ten minutes to answer, and a second until that is seen: `Running`, progress and the count of disruptions
@@ -214,15 +213,17 @@ def _arguments(plan: Plan) -> list[str]:
     return arguments
 
 
-def _resources(profile: ProfileSpec) -> Json:
+def _resources(profile: ProfileSpec, role: Role) -> Json:
     requests = dict(profile.resources.requests or {}) if profile.resources else {}
     limits = dict(profile.resources.limits or {}) if profile.resources else {}
     if profile.gpu.count:
         limits[profile.gpu.resource_name] = str(profile.gpu.count)
-    if profile.scratch.storage_class_name is None:
-        # An emptyDir is taken from the node's disk: without a request the scheduler would not know.
-        requests.setdefault("ephemeral-storage", profile.scratch.size_limit)
-        limits.setdefault("ephemeral-storage", profile.scratch.size_limit)
+    # An emptyDir is taken from the node's disk: without a request the scheduler would not know.
+    scratch = profile.scratch.size_limit if profile.scratch.storage_class_name is None else None
+    disk = total(scratch, model.node_disk(profile, role))
+    if disk is not None:
+        requests.setdefault("ephemeral-storage", disk)
+        limits.setdefault("ephemeral-storage", disk)
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 
@@ -235,15 +236,14 @@ def _mounts(plan: Plan) -> list[Json]:
         if entry.ca_config_map_name or entry.ca_secret_name:
             folder = f"/var/run/vr/storage-ca/{entry.name}"
             mounts.append({"name": volume_name("ca", entry.name), "mountPath": folder, "readOnly": True})
-    if plan.profile.model.source.builtin is None:
-        mount: Json = {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True}
-        claim = plan.profile.model.source.persistent_volume_claim
-        if claim is not None and claim.sub_path:
-            mount["subPath"] = claim.sub_path
-        mounts.append(mount)
     if _kernel_claim(plan):
         mounts.append({"name": "kernels", "mountPath": KERNEL_FOLDER})
-    return [*mounts, {"name": "work", "mountPath": "/scratch"}, {"name": "tmp", "mountPath": "/tmp"}]
+    return [
+        *mounts,
+        *model.mounts(plan.profile),
+        {"name": "work", "mountPath": "/scratch"},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
 
 
 def _volumes(plan: Plan) -> list[Json]:
@@ -251,19 +251,17 @@ def _volumes(plan: Plan) -> list[Json]:
     volumes: list[Json] = [{"name": "request", "configMap": request}]
     for entry in storage_in_use(plan.restoration.spec, plan.profile):
         if entry.secret_name:
-            secret = {"secretName": entry.secret_name, "defaultMode": SECRET_MODE}
+            secret = {"secretName": entry.secret_name, "defaultMode": model.SECRET_MODE}
             volumes.append({"name": volume_name("storage", entry.name), "secret": secret})
         authorities = _authorities(entry)
         if authorities is not None:
             volumes.append({"name": volume_name("ca", entry.name), **authorities})
-    model = _model_volume(plan.profile)
-    if model is not None:
-        volumes.append({"name": "model", **model})
     kernels = _kernel_claim(plan)
     if kernels:
         volumes.append({"name": "kernels", "persistentVolumeClaim": {"claimName": kernels}})
     return [
         *volumes,
+        *model.volumes(plan.profile, plan.execution.role),
         {"name": "work", **_scratch(plan.profile)},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
     ]
@@ -275,19 +273,7 @@ def _authorities(entry: Storage) -> Json | None:
     if entry.ca_config_map_name:
         return {"configMap": {"name": entry.ca_config_map_name, "items": only}}
     if entry.ca_secret_name:
-        return {"secret": {"secretName": entry.ca_secret_name, "items": only, "defaultMode": SECRET_MODE}}
-    return None
-
-
-def _model_volume(profile: ProfileSpec) -> Json | None:
-    source = profile.model.source
-    if source.image is not None:
-        return {"image": {"reference": source.image.reference, "pullPolicy": source.image.pull_policy}}
-    if source.persistent_volume_claim is not None:
-        claim = source.persistent_volume_claim.claim_name
-        return {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-    if source.host_path is not None:
-        return {"hostPath": {"path": source.host_path.path, "type": "Directory"}}
+        return {"secret": {"secretName": entry.ca_secret_name, "items": only, "defaultMode": model.SECRET_MODE}}
     return None
 
 

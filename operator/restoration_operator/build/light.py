@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from restoration_api.resources import ProfileSpec
+from restoration_operator.build.model import tied_to_nodes
 from restoration_operator.build.quantity import smaller
 from restoration_operator.views import RUNNER_CONTAINER
 
@@ -33,7 +34,7 @@ class LightResources:
 def without_gpu(spec: Json, profile: ProfileSpec, resources: LightResources) -> Json:
     """The pod's spec (specPatch applied) without all that is there for a GPU's sake; `spec` is not changed."""
     light = {key: value for key, value in spec.items() if key != "resourceClaims"}
-    if profile.gpu.count and not _tied_to_nodes(profile):
+    if profile.gpu.count and not tied_to_nodes(profile):
         light = {key: value for key, value in light.items() if key not in GPU_PLACEMENT}
         selector = {key: value for key, value in spec.get("nodeSelector", {}).items() if key in PLATFORM_LABELS}
         tolerations = [item for item in spec.get("tolerations", ()) if not _is_for_gpus(item, profile)]
@@ -42,11 +43,6 @@ def without_gpu(spec: Json, profile: ProfileSpec, resources: LightResources) -> 
         _container(item, resources) if item["name"] == RUNNER_CONTAINER else item for item in spec["containers"]
     ]
     return {key: value for key, value in light.items() if value not in ([], {})}
-
-
-def _tied_to_nodes(profile: ProfileSpec) -> bool:
-    source = profile.model.source
-    return source.host_path is not None or source.persistent_volume_claim is not None
 
 
 def _is_for_gpus(toleration: Json, profile: ProfileSpec) -> bool:

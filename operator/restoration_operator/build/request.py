@@ -6,14 +6,13 @@ credentials of a third.
 
 from pydantic import ValidationError
 
-from restoration_api.defaults import Choices, Resolved, model_defaults, resolve
+from restoration_api.defaults import Choices, Resolved, resolve
 from restoration_api.request import (
     Clip,
     CredentialSource,
     GpuRequest,
     InputRequest,
     Limits,
-    ModelRequest,
     OutputRequest,
     Request,
     ResolvedExecution,
@@ -21,10 +20,8 @@ from restoration_api.request import (
     Target,
 )
 from restoration_api.resources import ProfileSpec, VideoRestorationSpec
-from restoration_api.resources.profile import Defaults, Model, Storage
-
-MODEL_FOLDER = "/models"
-"""Where weights that do not come with the image are mounted."""
+from restoration_api.resources.profile import Defaults, Storage
+from restoration_operator.build.model import model_request
 
 
 class ContradictionError(ValueError):
@@ -48,7 +45,7 @@ def resolve_request(spec: VideoRestorationSpec, profile: ProfileSpec) -> Request
             segment_frames=chosen.segment_frames,
             **({} if execution is None else {"mode": execution.mode, "parallelism": execution.parallelism or 1}),
         ),
-        model=_model(profile.model),
+        model=model_request(profile.model, default_storage=profile.storage[0].name),
         gpu=GpuRequest(count=profile.gpu.count, min_memory_mib=profile.gpu.min_memory_mib or 0),
         storage=tuple(_storage(entry) for entry in storage_in_use(spec, profile)),
         limits=_limits(profile),
@@ -66,10 +63,13 @@ def storage_entry(name: str | None, profile: ProfileSpec) -> Storage | None:
 
 
 def storage_in_use(spec: VideoRestorationSpec, profile: ProfileSpec) -> tuple[Storage, ...]:
-    """Entries that input and output refer to, each once, in the profile's order."""
+    """Entries that input, output and the model's download refer to, each once, in the profile's order."""
     wanted = {_name(spec.output.storage, profile)}
     if spec.input.uri.startswith("s3://"):
         wanted.add(_name(spec.input.storage, profile))
+    download = profile.model.source.download
+    if download is not None and download.uri.startswith("s3://"):
+        wanted.add(_name(download.storage, profile))
     return tuple(entry for entry in profile.storage if entry.name in wanted)
 
 
@@ -143,16 +143,6 @@ def _output(spec: VideoRestorationSpec, profile: ProfileSpec, chosen: Resolved) 
         preset=chosen.preset,
         pixel_format=spec.output.pixel_format,
         audio=spec.output.audio,
-    )
-
-
-def _model(model: Model) -> ModelRequest:
-    builtin = model.source.builtin
-    return ModelRequest(
-        name=model.name,
-        precision=model.precision or model_defaults(model.name).precision,
-        path=MODEL_FOLDER if builtin is None else f"{builtin.path.rstrip('/')}/{model.name}",
-        digest=model.digest,
     )
 
 

@@ -131,14 +131,35 @@ def _one_identity(restoration: VideoRestoration, profile: Profile) -> Refused | 
 
 def _supported(restoration: VideoRestoration, profile: Profile) -> Refused | None:
     del restoration
+    download = profile.spec.model.source.download
     unsupported = {
-        "model.source.download": profile.spec.model.source.download is not None,
+        "model.source.download with https://": download is not None and download.uri.startswith("https://"),
         "gpu.multiGPU: SequenceParallel": profile.spec.gpu.multi_gpu == "SequenceParallel",
     }
     for field, used in unsupported.items():
         if used:
             message = f"{_called(profile)} uses {field}, which this version does not support; remove it"
             return Refused(reason="ProfileNotReady", message=message)
+    return None
+
+
+def _download_complete(restoration: VideoRestoration, profile: Profile) -> Refused | None:
+    """What a runner fetches must be pinned: bytes that come over a network are not taken on trust."""
+    del restoration
+    model = profile.spec.model
+    if model.source.download is None:
+        return None
+    if model.digest is None:
+        message = (
+            f"{_called(profile)} uses model.source.download, which needs model.digest; 'video-restoration models "
+            "verify FOLDER' prints it"
+        )
+        return Refused(reason="ProfileNotReady", message=message)
+    name = model.source.download.storage
+    if model.source.download.uri.startswith("s3://") and storage_entry(name, profile.spec) is None:
+        known = ", ".join(entry.name for entry in profile.spec.storage)
+        message = f"model.source.download.storage is {name!r}, but {_called(profile)} has only {known}"
+        return Refused(reason="ProfileNotReady", message=message)
     return None
 
 
@@ -207,13 +228,15 @@ def _within_limits(restoration: VideoRestoration, profile: Profile) -> Refused |
 
 def profile_problem(sample: VideoRestoration, profile: Profile) -> str | None:
     """What is wrong with a profile whoever uses it; None if nothing is."""
-    verdicts = (rule(sample, profile) for rule in (_belongs_to_administrators, _supported, _one_identity))
+    rules = (_belongs_to_administrators, _supported, _download_complete, _one_identity)
+    verdicts = (rule(sample, profile) for rule in rules)
     return next((refused.message for refused in verdicts if refused is not None), None)
 
 
 _RULES: tuple[Callable[[VideoRestoration, Profile], Refused | None], ...] = (
     _belongs_to_administrators,
     _supported,
+    _download_complete,
     _one_identity,
     _storage_exists,
     _https_allowed,

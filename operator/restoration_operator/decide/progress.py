@@ -97,7 +97,8 @@ def _status(stored: ProgressStatus | None, said: Progress, at: datetime) -> Prog
     stage = max(said.stage, before.stage or said.stage, key=list(Stage).index)
     return ProgressStatus(
         stage=stage,
-        summary=_summary(percent, done, total) if percent is not None and total else stage.value,
+        summary=_model_summary(stage, said)
+        or (stage.value if percent is None else _summary(percent, done, total or 0)),
         percent=percent,
         frames_done=done,
         frames_total=total,
@@ -112,6 +113,8 @@ def _status(stored: ProgressStatus | None, said: Progress, at: datetime) -> Prog
 def _worth_writing(stored: ProgressStatus, fresh: ProgressStatus) -> bool:
     if fresh.stage != stored.stage or fresh.percent != stored.percent:
         return True
+    if fresh.stage is Stage.FETCHING_MODEL and fresh.summary != stored.summary:
+        return True
     if (fresh.frames_done, fresh.segments_done) == (stored.frames_done, stored.segments_done):
         return False
     if stored.last_update_time is None or fresh.last_update_time is None:
@@ -119,9 +122,20 @@ def _worth_writing(stored: ProgressStatus, fresh: ProgressStatus) -> bool:
     return fresh.last_update_time - stored.last_update_time >= LONGEST_SILENCE
 
 
+def _frames_summary(percent: int | None, done: int, total: int | None) -> str | None:
+    return _summary(percent, done, total) if percent is not None and total else None
+
+
 def _summary(percent: int, done: int, total: int) -> str:
     """`41% 9840/24000`: printer columns cannot format."""
     return f"{percent}% {done}/{total}"[:SUMMARY_CHARACTERS]
+
+
+def _model_summary(stage: Stage, said: Progress) -> str | None:
+    """`FetchingModel 41%`, while gigabytes of weights arrive and no frame moves."""
+    if stage is not Stage.FETCHING_MODEL or not said.model_bytes_total:
+        return None
+    return f"{stage.value} {100 * min(said.model_bytes_done or 0, said.model_bytes_total) // said.model_bytes_total}%"
 
 
 def _estimate(said: Progress, at: datetime) -> datetime | None:

@@ -15,6 +15,7 @@ from restoration_operator.views import JobView, PodView, Running, Terminated
 
 RUNNER_STAGES: Final = (
     "fetch_milliseconds",
+    "model_fetch_milliseconds",
     "model_load_milliseconds",
     "decode_milliseconds",
     "inference_milliseconds",

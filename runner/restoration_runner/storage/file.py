@@ -74,6 +74,22 @@ class FileStore:
                 while piece := file.read(PIECE_BYTES):
                     yield piece
 
+    def part(self, key: str, *, start: int, size_bytes: int, if_match: str | None = None) -> bytes:
+        path = self._path(key)
+        with _as_sentence(path):
+            try:
+                file = path.open("rb")
+            except (FileNotFoundError, NotADirectoryError):
+                raise ObjectMissingError(f"{path} does not exist") from None
+            with file:
+                if if_match is not None and _etag(os.fstat(file.fileno())) != if_match:
+                    raise PreconditionError(f"{path} is not the file it was: it changed while it was worked on")
+                file.seek(start)
+                data = file.read(size_bytes)
+        if len(data) != size_bytes:
+            raise PreconditionError(f"{path} ends before byte {start + size_bytes}")
+        return data
+
     def put(
         self, key: str, data: bytes, *, when: When | None = None, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:

@@ -28,6 +28,7 @@ CLIENT_ERRORS: Final = (
 RETRIED_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
 """A signature is good for 15 minutes; no credentials help against a wrong clock."""
+RANGE_STATUS: Final = 416
 CONFLICT_STATUS: Final = frozenset({409, 412})
 """412: the condition does not hold. 409: somebody writes the same key at this moment (AWS)."""
 EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
@@ -89,6 +90,8 @@ def _refused(error: Exception, asked: Asked) -> RestorationError:
     """The server has answered, and it is no."""
     name, status, code = asked.name, status_of(error), _code(error)
     endpoint = asked.place.endpoint
+    if status == RANGE_STATUS:
+        return PreconditionError(f"{name} is shorter than it was: it changed while it was read")
     if status in CONFLICT_STATUS and code != "NoSuchBucket":
         return PreconditionError(f"{name} is not in the expected state: somebody else wrote it ({code or status})")
     if code == "NoSuchUpload":

@@ -118,6 +118,19 @@ class S3Store:
                 response.close()
                 response.release_conn()
 
+    def part(self, key: str, *, start: int, size_bytes: int, if_match: str | None = None) -> bytes:
+        if not size_bytes:
+            return b""
+        headers = {"Range": f"bytes={start}-{start + size_bytes - 1}"}
+        if if_match:
+            headers["If-Match"] = f'"{if_match}"'
+        data: bytes = self._call("GET", key, headers=headers).data
+        if len(data) != size_bytes:
+            raise PreconditionError(
+                f"{self.describe(key)}: {len(data)} bytes came where {size_bytes} from {start} on were asked for"
+            )
+        return data
+
     def put(
         self, key: str, data: bytes, *, when: When | None = None, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:

@@ -92,6 +92,14 @@ class Store(Protocol):
         """
         ...
 
+    def part(self, key: str, *, start: int, size_bytes: int, if_match: str | None = None) -> bytes:
+        """`size_bytes` of the content from `start` on, whole: for reading a large object in several places at once.
+
+        Raises:
+            ObjectMissingError, PreconditionError: as `stream`; also if the object ends before.
+        """
+        ...
+
     def put(
         self, key: str, data: bytes, *, when: When | None = None, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:

@@ -4,8 +4,11 @@ It is in the cache key and may be pinned by a profile. It covers the files that 
 and nothing else: a licence text or a readme beside them changes no frame.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,18 +30,12 @@ def model_files(folder: Path) -> list[Path]:
     Raises:
         RestorationError: `ModelInvalid` if the folder is missing, has no `model.json`, or holds a pickle.
     """
-    if not (folder / "model.json").is_file():
-        raise RestorationError(
-            FailureReason.MODEL_INVALID,
-            f"{folder} is not a model folder: it has no model.json (needed beside it: *.safetensors)",
-        )
-    found = sorted(path for path in folder.iterdir() if path.is_file())
+    with _readable(folder):
+        if not (folder / "model.json").is_file():
+            raise _invalid(f"{folder} is not a model folder: it has no model.json (needed beside it: *.safetensors)")
+        found = sorted(path for path in folder.iterdir() if path.is_file())
     for path in found:
-        if path.suffix in RUNNABLE_SUFFIXES:
-            raise RestorationError(
-                FailureReason.MODEL_INVALID,
-                f"{path} is a pickle, which can run code when read: convert the weights to safetensors and remove it",
-            )
+        refuse_pickle(path.name, where=str(folder))
     return [path for path in found if path.suffix in READ_SUFFIXES]
 
 
@@ -58,7 +55,7 @@ def file_digests(folder: Path) -> dict[str, str]:
         RestorationError: see `model_files`.
     """
     files = model_files(folder)
-    with ThreadPoolExecutor(max_workers=4) as pool:
+    with _readable(folder), ThreadPoolExecutor(max_workers=4) as pool:
         return dict(zip((path.name for path in files), pool.map(file_sha256, files), strict=True))
 
 
@@ -76,23 +73,65 @@ def write_sums(folder: Path) -> str:
 
 
 def read_sums(folder: Path) -> dict[str, str] | None:
-    """What `SHA256SUMS` promises; none if there is no such file.
+    """What `SHA256SUMS` promises of the files that count; none if there is no such file.
 
     Raises:
         RestorationError: `ModelInvalid` if it is no list of digests.
     """
     try:
-        lines = (folder / SUMS).read_text().splitlines()
+        text = (folder / SUMS).read_text(errors="replace")
     except FileNotFoundError:
         return None
-    promised = {}
-    for line in lines:
-        digest, gap, name = line.partition("  ")
-        if not gap or len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-            message = f"{folder / SUMS}: '{line[:80]}' is no line of sha256sum; fetch the model again"
-            raise RestorationError(FailureReason.MODEL_INVALID, message)
-        promised[name] = digest
+    return parse_sums(text, where=str(folder / SUMS))
+
+
+def parse_sums(text: str, *, where: str) -> dict[str, str]:
+    """Name to SHA-256, from what `sha256sum *` prints. Names of files that do not count (a readme) are left out.
+
+    Names become paths when a model is fetched, and whoever writes the list need not be who owns the disk: they name a
+    file of the folder itself and nothing else.
+
+    Raises:
+        RestorationError: `ModelInvalid` naming the line: no digest, no plain name, a pickle, a name twice.
+    """
+    promised: dict[str, str] = {}
+    for line in text.splitlines():
+        digest, name = line[:64], line[66:].removeprefix("./")
+        if line[64:66] not in ("  ", " *") or set(digest) - set("0123456789abcdef"):
+            raise _invalid(f"{where}: '{line[:80]}' is no line of sha256sum; fetch the model again")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}", name):
+            raise _invalid(f"{where}: {name[:80]!r} names no file of the folder itself (letters, digits, . _ + -)")
+        refuse_pickle(name, where=where)
+        if name in promised:
+            raise _invalid(f"{where}: {name} is listed twice")
+        if Path(name).suffix in READ_SUFFIXES:
+            promised[name] = digest
     return promised
+
+
+def promised_digest(folder: Path) -> str:
+    """The digest that the folder's own list states, for who does not read the weights; else that of its files.
+
+    Raises:
+        RestorationError: `ModelInvalid` if list and names of files differ already; see `model_files`.
+    """
+    names, promised = {path.name for path in model_files(folder)}, read_sums(folder)
+    if promised is None:
+        return folder_digest(folder)
+    if names != promised.keys():
+        raise _differs(folder, {name: promised.get(name, "") for name in names}, promised)
+    return digest_of(promised)
+
+
+def refuse_pickle(name: str, *, where: str) -> None:
+    """Raises:
+    RestorationError: `ModelInvalid` if a file of that name is in a format that can run code.
+    """
+    if Path(name).suffix.lower() in RUNNABLE_SUFFIXES:
+        raise _invalid(
+            f"{where}: {name} is a pickle, which can run code when read: convert the weights to safetensors and "
+            "remove it"
+        )
 
 
 def check_sums(folder: Path) -> tuple[str, bool]:
@@ -103,15 +142,18 @@ def check_sums(folder: Path) -> tuple[str, bool]:
     """
     promised, found = read_sums(folder), file_digests(folder)
     if promised is not None and promised != found:
-        parts = {
-            "missing": sorted(promised.keys() - found.keys()),
-            "not listed": sorted(found.keys() - promised.keys()),
-            "changed": sorted(name for name in promised.keys() & found.keys() if promised[name] != found[name]),
-        }
-        wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
-        message = f"{folder} is not what {SUMS} promises ({wrong}); fetch or convert the model again"
-        raise RestorationError(FailureReason.MODEL_INVALID, message)
+        raise _differs(folder, found, promised)
     return digest_of(found), promised is not None
+
+
+def _differs(folder: Path, found: Mapping[str, str], promised: Mapping[str, str]) -> RestorationError:
+    parts = {
+        "missing": sorted(promised.keys() - found.keys()),
+        "not listed": sorted(found.keys() - promised.keys()),
+        "changed": sorted(name for name in promised.keys() & found.keys() if promised[name] != found[name]),
+    }
+    wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
+    return _invalid(f"{folder} is not what {SUMS} promises ({wrong}); fetch or convert the model again")
 
 
 def check_digest(folder: Path, *, expected: str | None, field: str = "model.digest") -> str:
@@ -126,6 +168,23 @@ def check_digest(folder: Path, *, expected: str | None, field: str = "model.dige
             FailureReason.MODEL_INVALID, f"{field}: {folder} has the digest {found}, not {expected} as it should"
         )
     return found
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """A volume that fails may be well on another node; one that forbids reading will not."""
+    try:
+        yield
+    except PermissionError as error:
+        message = f"{error.filename or folder} may not be read by user {os.getuid()}: make the model readable for all"
+        raise _invalid(message) from error
+    except OSError as error:
+        message = f"{error.filename or folder} cannot be read: {error.strerror}; check the volume of model.source"
+        raise RestorationError(FailureReason.MODEL_UNAVAILABLE, message) from error
+
+
+def _invalid(message: str) -> RestorationError:
+    return RestorationError(FailureReason.MODEL_INVALID, message)
 
 
 def file_sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -61,17 +61,23 @@ LONGEST_WAIT_SECONDS = 300
 BUSY = (408, 429, 500, 502, 503, 504)
 
 Pause = Callable[[float], None]
+OnBytes = Callable[[int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hub:
-    """endpoint: a mirror's address; unset means `HF_ENDPOINT`, else huggingface.co. offline: the cache only."""
+    """endpoint: a mirror's address; unset means `HF_ENDPOINT`, else huggingface.co. offline: the cache only.
+
+    on_bytes: told of every piece of a large file; may raise to stop.
+    """
 
     endpoint: str | None = None
     token: str | None = field(default=None, repr=False)
     cache: Path | None = None
     offline: bool = False
     pause: Pause = time.sleep
+    on_bytes: OnBytes = field(default=lambda received: None, repr=False)
 
     @property
     def address(self) -> str:
@@ -107,11 +113,28 @@ def fetch(hub: Hub, repository: str, revision: str, patterns: Sequence[str]) -> 
         RestorationError: `AccessDenied`, `ModelInvalid` (no such repository, revision or file; other bytes than the
             hub promises), `ModelUnavailable` (down, busy, unreachable; or not in the cache where that is all).
     """
+    return _patiently(hub, repository, revision, patterns, lambda: _fetch(hub, repository, revision, list(patterns)))
+
+
+def listed_sizes(hub: Hub, repository: str, revision: str, patterns: Sequence[str]) -> tuple[str, dict[str, int]]:
+    """The commit that `revision` is now, and the sizes in bytes of its files that match; nothing is fetched.
+
+    Raises:
+        RestorationError: as `fetch`.
+    """
+    plan = _patiently(hub, repository, revision, patterns, lambda: _plan(hub, repository, revision, list(patterns)))
+    if not plan:
+        raise _invalid(f"hf://{repository}@{revision}: {hub.address} has no {' or '.join(patterns)} there")
+    return plan[0].commit_hash, {file.filename: file.file_size or 0 for file in plan}
+
+
+def _patiently(hub: Hub, repository: str, revision: str, patterns: Sequence[str], work: Callable[[], T]) -> T:
+    """Do it, again where the hub is busy; whatever ends it is said in our words."""
     _quiet()
     what = f"hf://{repository}@{revision}"
     for wait in (*WAITS_SECONDS, None):
         try:
-            return _fetch(hub, repository, revision, list(patterns))
+            return work()
         except (HfHubHTTPError, httpx.HTTPError, OSError, DryRunError, EntryNotFoundError, HFValidationError) as error:
             if wait is None or hub.offline or not _passing(error):
                 _fail(error, hub, what, patterns)
@@ -140,17 +163,22 @@ def _fetch(hub: Hub, repository: str, revision: str, patterns: list[str]) -> Pat
     return folder
 
 
+def _plan(hub: Hub, repository: str, revision: str, patterns: list[str]) -> list[DryRunFileInfo]:
+    """What would be fetched, from a listing of the commit."""
+    return snapshot_download(
+        repository,
+        revision=revision,
+        cache_dir=hub.folder,
+        token=hub.token or False,
+        allow_patterns=patterns,
+        endpoint=hub.endpoint,
+        dry_run=True,
+    )
+
+
 def _resume_large(hub: Hub, repository: str, revision: str, patterns: list[str]) -> None:
     try:
-        plan = snapshot_download(
-            repository,
-            revision=revision,
-            cache_dir=hub.folder,
-            token=hub.token or False,
-            allow_patterns=patterns,
-            endpoint=hub.endpoint,
-            dry_run=True,
-        )
+        plan = _plan(hub, repository, revision, patterns)
     except DryRunError:
         return  # the hub cannot be asked; perhaps everything is in the cache
     for file in plan:
@@ -167,16 +195,18 @@ def _resume(hub: Hub, repository: str, file: DryRunFileInfo) -> None:
     blob = hub.folder / repo_folder_name(repo_id=repository, repo_type="model") / "blobs" / facts.etag
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(f"{facts.etag}.resumable")
-    with partial.open("ab") as target:
+    partial.touch()
+    with partial.open("r+b") as target:  # not appended: who is late writes the same bytes to the same places
         fcntl.flock(target, fcntl.LOCK_EX)  # another process may be fetching the same
         if blob.exists():
             partial.unlink(missing_ok=True)
             return
-        if target.tell() > facts.size:
+        if target.seek(0, os.SEEK_END) > facts.size:
             target.truncate(0)
+        hub.on_bytes(target.seek(0, os.SEEK_END))
         http_get(
             facts.location,
-            target,
+            cast(BinaryIO, _Counted(target, hub.on_bytes)),
             resume_size=target.seek(0, os.SEEK_END),
             headers=_headers(hub, url, facts.location),
             expected_size=facts.size,
@@ -184,6 +214,22 @@ def _resume(hub: Hub, repository: str, file: DryRunFileInfo) -> None:
         target.flush()
         os.fsync(target.fileno())
         partial.rename(blob)
+
+
+class _Counted:
+    """A file that says what is written to it."""
+
+    def __init__(self, file: BinaryIO, on_bytes: OnBytes) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+
+    def write(self, data: bytes) -> int:
+        written = self._file.write(data)
+        self._on_bytes(written)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _headers(hub: Hub, url: str, location: str) -> dict[str, str]:

@@ -9,6 +9,8 @@ from tests.builders.observations import UID, at, observe, profile, restoration
 from restoration_operator.decide.admission import Impossible, Refused, Terms, admit
 from restoration_operator.decide.types import NoProfile, Profile, Rival
 
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+
 STORAGE = {"name": "media", "endpoint": "http://s3:8333", "secretName": "media-s3"}
 NOT_FOUND = NoProfile(reason="ProfileNotFound", message="there is no ClusterRestorationProfile 'fast'")
 
@@ -72,12 +74,27 @@ REFUSALS: list[tuple[str, Mapping[str, Any], Mapping[str, Any], str, str]] = [
         "(one, two), a pod has one",
     ),
     (
-        "a model source that is not served yet",
+        "weights from anywhere",
+        {},
+        {"model.source": {"download": {"uri": "https://example.com/model"}}, "model.digest": DIGEST},
+        "ProfileNotReady",
+        "model.source.download with https://",
+    ),
+    (
+        "weights that nobody pinned",
         {},
         {"model.source": {"download": {"uri": "hf://someone/model"}}},
         "ProfileNotReady",
-        "model.source.download",
+        "model.source.download, which needs model.digest",
     ),
+    (
+        "weights in a storage that the profile has not",
+        {},
+        {"model.source": {"download": {"uri": "s3://m/a", "storage": "else"}}, "model.digest": DIGEST},
+        "ProfileNotReady",
+        "model.source.download.storage is 'else'",
+    ),
+    ("pinned weights", {}, {"model.source": {"download": {"uri": "hf://a/b"}}, "model.digest": DIGEST}, "", ""),
     ("all is well", {}, {}, "", ""),
 ]
 

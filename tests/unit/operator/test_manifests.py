@@ -17,6 +17,7 @@ from restoration_api.resources import ProfileSpec, VideoRestoration
 from restoration_operator.build.job import Execution, Plan, build_job
 from restoration_operator.build.names import Role
 from restoration_operator.build.patch import strategic_merge
+from restoration_operator.build.quantity import total
 from restoration_operator.build.request import resolve_request
 from restoration_operator.build.snapshot import config_map, take_snapshot
 
@@ -182,6 +183,18 @@ class TestJob:
         assert volume in model
         assert mount == {"name": "model", "mountPath": "/models", "readOnly": True}
 
+    @pytest.mark.parametrize(
+        "source",
+        [
+            {"persistentVolumeClaim": {"claimName": "weights", "subPath": "seedvr2/3b"}},
+            {"image": {"reference": "models:1", "subPath": "seedvr2/3b"}},
+        ],
+    )
+    def test_a_folder_of_a_volume(self, source: dict[str, Any]) -> None:
+        pod = build_job(plan(restoration(), profile({"model.source": source}).spec))["spec"]["template"]["spec"]
+        [mount] = [item for item in pod["containers"][0]["volumeMounts"] if item["name"] == "model"]
+        assert mount == {"name": "model", "mountPath": "/models", "readOnly": True, "subPath": "seedvr2/3b"}
+
     def test_excluded_nodes(self) -> None:
         pod = build_job(plan(*nano(), excluded_nodes=("node-7",)))["spec"]["template"]["spec"]
         [term] = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
@@ -192,6 +205,104 @@ class TestJob:
         moves = build_job(plan(restoration(), profile({"pod.allowConsolidation": True}).spec))
         assert stays["karpenter.sh/do-not-disrupt"] == "true"
         assert moves["spec"]["template"]["metadata"]["annotations"] == {}
+
+
+DIGEST = f"sha256:{'0123456789abcdef' * 4}"
+FETCHED = "/models/seedvr2-nano-0123456789abcdef"
+
+
+class TestDownload:
+    """Weights that the runner fetches: where to, with which rights, and what it is told."""
+
+    def made(
+        self, source: dict[str, Any], changes: dict[str, Any] | None = None, *, role: Role = Role.RUN
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The pod's spec, and the request's model."""
+        wanted = {"model.source": {"download": source}, "model.digest": DIGEST, **(changes or {})}
+        asked, chosen = restoration(), profile(wanted).spec
+        pod = build_job(plan(asked, chosen, role=role))["spec"]["template"]["spec"]
+        return pod, json.loads(resolve_request(asked.spec, chosen).model.to_json())
+
+    def volume(self, pod: dict[str, Any], name: str = "model") -> dict[str, Any]:
+        [volume] = [item for item in pod["volumes"] if item["name"] == name]
+        return dict(volume)
+
+    def mount(self, pod: dict[str, Any], name: str = "model") -> dict[str, Any]:
+        [mount] = [item for item in pod["containers"][0]["volumeMounts"] if item["name"] == name]
+        return dict(mount)
+
+    def test_to_a_volume_of_the_pods_own(self) -> None:
+        pod, model = self.made({"uri": "s3://models/nano", "sizeLimit": "30Gi"})
+        assert self.volume(pod) == {"name": "model", "emptyDir": {"sizeLimit": "30Gi"}}
+        assert self.mount(pod) == {"name": "model", "mountPath": "/models"}
+        assert model["path"] == FETCHED
+        assert model["download"] == {
+            "uri": "s3://models/nano",
+            "storage": "media",
+            "token": False,
+            "maxBytes": 30 << 30,
+            "shared": False,
+        }
+
+    def test_the_scheduler_is_told_of_the_disk_it_takes(self) -> None:
+        source = {"uri": "hf://a/b", "sizeLimit": "30Gi"}
+        pod, _ = self.made(source, {"scratch.sizeLimit": "80Gi"})
+        planning, _ = self.made(source, {"scratch.sizeLimit": "80Gi"}, role=Role.PLAN)
+        elsewhere, _ = self.made(source, {"scratch.storageClassName": "fast"})
+        kept, _ = self.made({**source, "cacheClaimName": "weights"}, {"scratch.sizeLimit": "80Gi"})
+        disks = [
+            item["containers"][0]["resources"]["requests"]["ephemeral-storage"]
+            for item in (pod, planning, elsewhere, kept)
+        ]
+        assert disks == ["110Gi", str((80 << 30) + (64 << 20)), "30Gi", "80Gi"]
+        assert self.volume(planning)["emptyDir"] == {"sizeLimit": "64Mi"}
+
+    def test_to_a_claim_that_keeps_them(self) -> None:
+        placed = {"gpu.count": 1, "pod": {"nodeSelector": PLACED}}
+        pod, model = self.made({"uri": "hf://a/b", "cacheClaimName": "weights"}, placed, role=Role.PLAN)
+        assert self.volume(pod) == {"name": "model", "persistentVolumeClaim": {"claimName": "weights"}}
+        assert model["download"]["shared"] is True
+        assert pod["nodeSelector"] == PLACED  # the claim may be reached from there only
+
+    def test_the_hubs_token_is_a_file_and_nothing_else_knows_it(self) -> None:
+        source = {"uri": "hf://a/b/c", "revision": "main", "endpoint": "https://hub.local/hf", "tokenSecretName": "hub"}
+        pod, model = self.made(source)
+        secret = {"secretName": "hub", "items": [{"key": "token", "path": "token"}], "defaultMode": 0o440}
+        assert self.volume(pod, "model-token") == {"name": "model-token", "secret": secret}
+        folder = {"name": "model-token", "mountPath": "/var/run/vr/model-token", "readOnly": True}
+        assert self.mount(pod, "model-token") == folder
+        told = {"uri": "hf://a/b/c", "revision": "main", "endpoint": "https://hub.local/hf", "token": True}
+        assert model["download"] == told | {"maxBytes": 20 << 30, "shared": False}
+
+    def test_the_bucket_of_the_weights_brings_its_own_credentials(self) -> None:
+        storage = [{"name": "media", "secretName": "media-s3"}, {"name": "models", "secretName": "models-s3"}]
+        pod, model = self.made({"uri": "s3://models/nano", "storage": "models"}, {"storage": storage})
+        mounted = [item["secret"]["secretName"] for item in pod["volumes"] if "secret" in item]
+        assert mounted == ["media-s3", "models-s3"]
+        assert model["download"]["storage"] == "models"
+
+    def test_the_pod_stays_as_restricted_as_it_was(self) -> None:
+        pod, _ = self.made({"uri": "hf://a/b", "tokenSecretName": "hub", "cacheClaimName": "weights"})
+        usual = build_job(plan(*nano()))["spec"]["template"]["spec"]
+        assert pod["securityContext"] == usual["securityContext"]
+        assert pod["containers"][0]["securityContext"] == usual["containers"][0]["securityContext"]
+        assert pod["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(
+    ("quantities", "sum_"),
+    [
+        ((None, None), None),
+        ((None, "3Gi"), "3Gi"),
+        (("80Gi", "30Gi"), "110Gi"),
+        (("1Gi", "1Mi"), str((1 << 30) + (1 << 20))),
+        ((1000, "1k"), "2000"),
+        (("1.5Gi", "0.5Gi"), str(2 << 30)),
+        ((5, 6), "11"),
+    ],
+)
+def test_total(quantities: tuple[str | int | None, ...], sum_: str | None) -> None:
+    assert total(*quantities) == sum_
 
 
 SPOT = {"key": "cloud.google.com/gke-spot", "operator": "Exists"}
