@@ -23,7 +23,7 @@ from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.storage.open import open_store
 from restoration_runner.weights.bucket import BucketShelf
 from restoration_runner.weights.deliver import deliver, is_whole
-from restoration_runner.weights.digest import check_digest, check_sums, promised_digest, read_sums
+from restoration_runner.weights.digest import SUMS, check_digest, check_sums, promised_digest, read_sums
 from restoration_runner.weights.shelf import Promise, Shelf, read_description, read_promise
 
 TOKEN_FOLDER = Path("/var/run/vr/model-token")
@@ -227,8 +227,8 @@ def open_shelf(request: Request, download: ModelDownload, *, cache: Path, pause:
     field = "model.source.download.uri"
     scheme, _, rest = download.uri.partition("://")
     if scheme in ("s3", "file"):
-        store, key = open_store(f"{download.uri.rstrip('/')}/.", download.storage, request, field=field)
-        return BucketShelf(store, key.removesuffix("."))
+        store, key = open_store(f"{download.uri.rstrip('/')}/{SUMS}", download.storage, request, field=field)
+        return BucketShelf(store, key.removesuffix(SUMS))
     parts = [part for part in rest.split("/") if part]
     if scheme == "hf" and len(parts) >= 2 and ".." not in parts:
         from restoration_runner.weights.hub import Hub, read_token  # only where it is needed: it takes a moment

@@ -122,6 +122,11 @@ class TestNetworkPolicies:
         assert {(port["port"], port["protocol"]) for port in names["ports"]} == {(53, "UDP"), (53, "TCP")}
         assert storage == STORAGE_RULE
 
+    def test_runners_reach_a_model_hub_where_one_is_named(self) -> None:
+        rule = {"ports": [{"port": 443}]}
+        found = self.policies(**{"networkPolicy.runner.models": [rule]})[NAMESPACE, f"{FULL_NAME}-runner"]["egress"]
+        assert found[1:] == [STORAGE_RULE, rule]
+
     def test_runners_are_asked_by_the_operator_and_by_prometheus(self) -> None:
         [rule] = self.policies()[NAMESPACE, f"{FULL_NAME}-runner"]["ingress"]
         operator, prometheus = rule["from"]
@@ -280,6 +285,7 @@ def test_what_helm_test_runs(status: int | None, code: int, said: str) -> None:
         ({"monitoring.podMonitor.interval": 15}, "/monitoring/podMonitor/interval"),
         ({"networkPolicy.operator.apiServer.cidrs": ["10.0.0.1"]}, "/networkPolicy/operator/apiServer/cidrs/0"),
         ({"networkPolicy.runner.storage": [{"from": []}]}, "/networkPolicy/runner/storage/0"),
+        ({"networkPolicy.runner.models": [{"from": []}]}, "/networkPolicy/runner/models/0"),
         ({"extraEnv": [{"name": "VR_WORKERS", "value": 8}]}, "/extraEnv/0/value"),
         ({"podLabels": {"team": 7}}, "/podLabels/team"),
         ({"fullnameOverride": "Operator"}, "/fullnameOverride"),

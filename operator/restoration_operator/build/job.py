@@ -236,14 +236,10 @@ def _mounts(plan: Plan) -> list[Json]:
         if entry.ca_config_map_name or entry.ca_secret_name:
             folder = f"/var/run/vr/storage-ca/{entry.name}"
             mounts.append({"name": volume_name("ca", entry.name), "mountPath": folder, "readOnly": True})
+    mounts += model.mounts(plan.profile)
     if _kernel_claim(plan):
         mounts.append({"name": "kernels", "mountPath": KERNEL_FOLDER})
-    return [
-        *mounts,
-        *model.mounts(plan.profile),
-        {"name": "work", "mountPath": "/scratch"},
-        {"name": "tmp", "mountPath": "/tmp"},
-    ]
+    return [*mounts, {"name": "work", "mountPath": "/scratch"}, {"name": "tmp", "mountPath": "/tmp"}]
 
 
 def _volumes(plan: Plan) -> list[Json]:
@@ -256,12 +252,12 @@ def _volumes(plan: Plan) -> list[Json]:
         authorities = _authorities(entry)
         if authorities is not None:
             volumes.append({"name": volume_name("ca", entry.name), **authorities})
+    volumes += model.volumes(plan.profile, plan.execution.role)
     kernels = _kernel_claim(plan)
     if kernels:
         volumes.append({"name": "kernels", "persistentVolumeClaim": {"claimName": kernels}})
     return [
         *volumes,
-        *model.volumes(plan.profile, plan.execution.role),
         {"name": "work", **_scratch(plan.profile)},
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE}},
     ]
