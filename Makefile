@@ -63,7 +63,7 @@ lint: setup ## Style, types, import rules, and generated files that no longer ma
 .PHONY: test
 test: test-tools ## Every test but the end-to-end ones; needs no root (at most 10 minutes once everything is cached)
 	@mkdir -p $(REPORTS)
-	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/docs $(PARALLEL) --junitxml=$(REPORTS)/test.xml
+	$(PYTEST) tests --ignore=tests/e2e --ignore=tests/gitops --ignore=tests/docs $(PARALLEL) --junitxml=$(REPORTS)/test.xml
 
 .PHONY: docs
 docs: test-tools ## The documentation's site in out/docs, and every shell block that needs no node, run in a cluster of its own
@@ -82,6 +82,13 @@ e2e: test-tools ## The built images on a real node: apply, disturb, resume, refu
 	@$(PYTHON) -m hack.cluster build  # before any test's timeout starts to run
 	$(PYTEST) tests/e2e/cluster --junitxml=$(REPORTS)/e2e-cluster.xml
 	$(PYTEST) tests/e2e --ignore=tests/e2e/cluster --junitxml=$(REPORTS)/e2e.xml
+
+.PHONY: e2e-gitops
+e2e-gitops: test-tools ## A real Argo CD follows examples/10-argo-cd on the node; health checks, actions, Flux (root)
+	@mkdir -p $(REPORTS)
+	@$(PYTHON) -m hack.cluster build  # before any test's timeout starts to run
+	@$(PYTHON) -m hack.gitops
+	$(PYTEST) tests/gitops --junitxml=$(REPORTS)/gitops.xml
 
 .PHONY: soak
 soak: test-tools ## The expensive proofs in full (hours): scenes of every length, histories, kills, frozen leaders

@@ -78,7 +78,6 @@ def measure(restorer: SeedVr2Restorer, case: Row, work: dict[str, Work], machine
     is_gpu = device.type == "cuda"
     try:
         cold = seconds(lambda: run(restorer, case, frames=min(5, case.frames)), device)
-        warm_up(restorer, case)
         if is_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
@@ -169,16 +168,6 @@ def run(restorer: SeedVr2Restorer, case: Row, *, frames: int) -> None:
         raise AssertionError(f"{case.model} in {case.precision}: random weights gave values that are not numbers")
 
 
-@torch.no_grad()
-def warm_up(restorer: SeedVr2Restorer, case: Row) -> None:
-    """The transformer once at the size of the case's windows: cuDNN's attention prepares at its first call."""
-    work, channels = scene(case, case.frames), 16
-    height, width = (-(-side // 16) * 2 for side in (case.height, case.width))
-    latent = torch.ones(height, width, channels, device=restorer.device)
-    window = work.windows[0]
-    restorer._window([latent] * (window.stop - window.start), work, window.start, SEED)
-
-
 def scene(case: Row, frames: int) -> SegmentWork:
     (work,) = scene_segments(
         start=0,
@@ -239,14 +228,13 @@ def parse_knobs(text: str) -> Knobs:
     """`latents=2,vae.strip_rows=136`; an empty text stands for the defaults."""
     given = {name: int(value) for name, value in (word.split("=") for word in text.split(",") if word)}
     vae, dit = ({name.partition(".")[2]: v for name, v in given.items() if name.startswith(f"{of}.")} for of in KINDS)
-    for knobs in (vae, dit):
-        knobs |= {name: bool(knobs[name]) for name in SWITCHES if name in knobs}
+    if "streamed_weights" in dit:
+        dit["streamed_weights"] = bool(dit["streamed_weights"])
     own = {"latents_at_once": given.get("latents", 1), "stage_by_stage": bool(given.get("stage_by_stage", 0))}
     return Knobs(**own, vae=VaeKnobs(**vae), dit=DitKnobs(**dit))  # type: ignore[arg-type]
 
 
 KINDS = ("vae", "dit")
-SWITCHES = ("streamed_weights", "encoder_strips", "past_on_host", "second_level")
 PATHS = tuple(NetworkPath)
 
 
@@ -274,7 +262,7 @@ def measure_all(
     dtype = compute_dtype(chosen.precision)
     with torch.no_grad():
         restorer = SeedVr2Restorer(
-            build(config, device=device, dtype=dtype, precision=chosen.precision),
+            build(config, device=device, dtype=dtype),
             device=device,
             dtype=dtype,
             path=NetworkPath(path),

@@ -8,7 +8,7 @@ Nothing is edited afterwards.
 from collections.abc import Mapping
 from typing import Any
 
-from restoration_api.resources.common import CLUSTER_ONLY_MARK, GROUP, UNION_MARK, VERSION, Part
+from restoration_api.resources.common import CLUSTER_ONLY_MARK, DEFAULT_MARK, GROUP, UNION_MARK, VERSION, Part
 from restoration_api.resources.definitions import DEFINITIONS, Column, Definition
 from restoration_api.resources.rules import VALIDATIONS
 
@@ -135,6 +135,8 @@ class _Structural:
             node = self._select(node)
         if "default" in node:
             node = _default(node)
+        if DEFAULT_MARK in node:
+            node["default"] = node.pop(DEFAULT_MARK)
         return node
 
     def _select(self, node: JsonSchema) -> JsonSchema:

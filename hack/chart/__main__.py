@@ -7,6 +7,7 @@ python -m hack.chart --check      say which files differ, and fail if any does
 import argparse
 import sys
 
+from hack.chart.argocd import argocd_files
 from hack.chart.dashboard import dashboard
 from hack.chart.deploy import install_manifest
 from hack.chart.paths import CHART, ROOT
@@ -20,6 +21,7 @@ def generated() -> dict[str, str]:
         f"{chart}/README.md": readme(CHART),
         f"{chart}/files/dashboard.json": dashboard(),
         "deploy/install.yaml": install_manifest(),
+        **argocd_files(chart),
     }
 
 

@@ -29,7 +29,9 @@ class Binary:
     cold_build_s: int
     """Seconds the first build takes on two cores, in the order of the table below; only for telling the user."""
     stamp: tuple[str, ...] = ()
-    """`-X` linker settings; {version}, {major} and {minor} are filled in. Without them Kubernetes reports v0.0.0."""
+    """`-X` linker settings; {version}, {number} (without its v), {major} and {minor} are filled in.
+
+    Without them Kubernetes reports v0.0.0."""
     tags: tuple[str, ...] = ()
     """Build tags."""
     keeps: tuple[str, ...] = ()
@@ -43,8 +45,10 @@ class Binary:
     @property
     def linker_flags(self) -> str:
         """Flags for `go build -ldflags`: no symbol table (a third of the size), and the version."""
-        major, minor, *_ = self.version.removeprefix("v").split(".")
-        settings = [setting.format(version=self.version, major=major, minor=minor) for setting in self.stamp]
+        number = self.version.removeprefix("v")
+        major, minor, *_ = number.split(".")
+        known = {"version": self.version, "number": number, "major": major, "minor": minor}
+        settings = [setting.format_map(known) for setting in self.stamp]
         return " ".join(["-s", "-w", *(f"-X {setting}" for setting in settings)])
 
     @property
@@ -159,3 +163,21 @@ KUEUE = Binary(
     ),
 )
 """For tests only: the queue that clusters share, with the CRDs and webhooks of the same version."""
+
+_ARGOCD = "github.com/argoproj/argo-cd/v3"
+ARGOCD = Binary(
+    "argocd",
+    "argocd",
+    _ARGOCD,
+    f"{_ARGOCD}/cmd",
+    140,
+    (f"{_ARGOCD}/common.version={{number}}",),
+    keeps=(
+        "manifests/crds/application-crd.yaml",
+        "manifests/crds/appproject-crd.yaml",
+        "manifests/crds/applicationset-crd.yaml",
+    ),
+)
+"""For tests only: command line, repo-server and application-controller in one program, which its name tells apart.
+
+3.2.6, because the module of 3.2.12 does not compile by itself, and 3.3 and later need modules that no proxy serves."""

@@ -103,6 +103,7 @@ VALUE_SETS: dict[str, dict[str, Any]] = {
         "monitoring.prometheusRule": {"enabled": True, "thresholds": {"VideoRestorationSlow": 20}},
         "monitoring.dashboard": {"enabled": True, "annotations": {"grafana_folder": "Video"}},
     },
+    "argo cd": {"argocd": {"enabled": True, "namespace": "kube-public"}},
     "placed": {
         "nodeSelector": {"pool": "infra"},
         "tolerations": [{"key": "infra", "operator": "Exists", "effect": "NoSchedule"}],

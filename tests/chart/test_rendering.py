@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hack.chart.argocd import config_data
 from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, granted, helm, rendered, rights
 
 from restoration_operator import cluster
@@ -212,3 +213,21 @@ def test_a_wrong_value_is_refused_by_name(values: Mapping[str, Any], named: str)
     result = helm("template", "vr", CHART, *as_flags(values))
     assert result.returncode != 0
     assert named in result.stderr
+
+
+def test_settings_for_argo_cd_are_only_what_is_ours() -> None:
+    assert ("ConfigMap", "argocd-cm") not in rendered()
+    body = rendered({"argocd": {"enabled": True, "namespace": "cd"}})["ConfigMap", "argocd-cm"]
+    metadata = body["metadata"]
+    assert metadata["namespace"] == "cd"
+    # Argo CD looks at nothing without this label, and whoever deletes the release must not delete its settings.
+    assert metadata["labels"] == {"app.kubernetes.io/part-of": "argocd"}
+    assert metadata["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert set(metadata["annotations"]["argocd.argoproj.io/sync-options"].split(",")) == {
+        "ServerSideApply=true",
+        "ClientSideApplyMigration=false",
+        "Prune=false",
+        "Delete=false",
+    }
+    assert body["data"] == config_data()
+    assert all("videorestoration.dev_" in key for key in body["data"])

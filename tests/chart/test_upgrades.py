@@ -170,7 +170,9 @@ def test_a_release_with_a_restoration_waits_for_its_end(
     cluster, here = control_plane, f"--namespace={namespace}"
     cluster.kubectl("apply", "--filename", CHART / "files" / "crds")
     wait_for_kinds(cluster)
-    run_helm(cluster, "install", "show", chart_with_a_restoration, here)
+    install = ["install", "show", chart_with_a_restoration, here, "--wait", "--timeout=3s"]
+    early = helm(*install, kubeconfig=cluster.kubeconfig)
+    assert early.returncode != 0 and "clip" in early.stderr, "nobody has looked at it yet: helm had to wait"
     report(cluster, namespace, running(40))
     upgrade = ["upgrade", "show", chart_with_a_restoration, here, "--wait"]
     late = helm(*upgrade, "--timeout=3s", kubeconfig=cluster.kubeconfig)

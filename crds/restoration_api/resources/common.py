@@ -40,6 +40,11 @@ CLUSTER_ONLY_MARK = "x-restoration-cluster-only"
 CLUSTER_ONLY: dict[str, Any] = {CLUSTER_ONLY_MARK: True}
 # Lists the members of a union; the generator turns it into a CEL rule about the members that are left.
 UNION_MARK = "x-restoration-union"
+# The default of a whole object, given by its parts; the generator takes it as it is.
+DEFAULT_MARK = "x-restoration-default"
+# A status that nobody has written is one of no generation. kstatus (Flux, `helm --wait`) takes an object without any
+# status for one that is ready; this one it waits for.
+NOT_LOOKED_AT: dict[str, Any] = {DEFAULT_MARK: {"observedGeneration": -1}}
 
 
 def field_name(python_name: str) -> str:

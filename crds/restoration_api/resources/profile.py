@@ -15,6 +15,7 @@ from restoration_api.resources.common import (
     CLUSTER_ONLY,
     CRF_NEEDS_CODEC,
     CRF_RANGE,
+    NOT_LOOKED_AT,
     Boolean,
     Condition,
     Crf,
@@ -421,7 +422,9 @@ class ProfileSpec(Part):
 class ProfileStatus(Part):
     """What the operator says about a profile."""
 
-    observed_generation: Int64 | None = Field(default=None, description="metadata.generation that was looked at.")
+    observed_generation: Int64 | None = Field(
+        default=None, ge=-1, description="metadata.generation that was looked at; -1 before the first visit."
+    )
     conditions: Annotated[tuple[Condition, ...], Field(max_length=8), ListMap("type")] = Field(
         default_factory=tuple, description="Ready: a Job rendered from this profile is well-formed."
     )
@@ -433,7 +436,9 @@ class _Profile(Part):
     api_version: Literal["videorestoration.dev/v1alpha1"] = API_VERSION
     metadata: Metadata = Field(default_factory=Metadata)
     spec: ProfileSpec = Field(description="What the administrator decides.")
-    status: ProfileStatus = Field(default_factory=ProfileStatus, description="What the operator says about it.")
+    status: ProfileStatus = Field(
+        default_factory=ProfileStatus, description="What the operator says about it.", json_schema_extra=NOT_LOOKED_AT
+    )
 
 
 class ClusterRestorationProfile(_Profile):

@@ -23,6 +23,7 @@ from restoration_api.resources.common import (
     API_VERSION,
     CRF_NEEDS_CODEC,
     CRF_RANGE,
+    NOT_LOOKED_AT,
     Boolean,
     Crf,
     Int32,
@@ -345,5 +346,7 @@ class VideoRestoration(Part):
     metadata: Metadata = Field(default_factory=Metadata)
     spec: VideoRestorationSpec = Field(description="What the user asks for.")
     status: VideoRestorationStatus = Field(
-        default_factory=VideoRestorationStatus, description="What the operator answers; it is the only writer."
+        default_factory=VideoRestorationStatus,
+        description="What the operator answers; it is the only writer.",
+        json_schema_extra=NOT_LOOKED_AT,
     )

@@ -233,7 +233,9 @@ class TimingsStatus(Part):
 class VideoRestorationStatus(Part):
     """What the operator answers."""
 
-    observed_generation: Int64 | None = Field(default=None, ge=0, description="metadata.generation that was looked at.")
+    observed_generation: Int64 | None = Field(
+        default=None, ge=-1, description="metadata.generation that was looked at; -1 before the first visit."
+    )
     phase: Annotated[Phase | None, BeforeValidator(_known(Phase))] = Field(
         default=None, description="One word for people; programs should look at conditions."
     )

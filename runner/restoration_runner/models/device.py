@@ -92,14 +92,9 @@ def keep_freed_memory() -> None:
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """Of weights and activations; FP8 is BF16 with a transformer whose matrices are stored in 8 bits.
-
-    Raises RestorationError(InvalidParameters) for a precision that is not built.
-    """
-    if precision == Precision.FP8:
-        return torch.bfloat16
+    """Raises RestorationError(InvalidParameters) for a precision that is not built."""
     if precision not in DTYPES:
-        offered = ", ".join(Precision)
+        offered = ", ".join(DTYPES)
         raise RestorationError(
             FailureReason.INVALID_PARAMETERS, f"Precision {precision} is not built yet: choose one of {offered}."
         )
@@ -116,26 +111,6 @@ def device_faults(too_large: str) -> Iterator[None]:
         raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, f"{too_large} ({first_line})") from error
     except torch.AcceleratorError as error:
         raise RestorationError(FailureReason.GPU_FAULT, f"The GPU failed: {str(error).splitlines()[0]}") from error
-
-
-def host_memory_bytes(root: Path = Path("/")) -> int:
-    """What this process may use: the container's limit, else all of the machine. 0 where neither can be read."""
-    limits = [_number(root / file) for file in CGROUP_LIMITS]
-    total = _number(root / "proc/meminfo", after="MemTotal:", unit=1024)
-    return min((limit for limit in (*limits, total) if limit), default=0)
-
-
-CGROUP_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Of the second and the first version of control groups; as a container sees its own."""
-
-
-def _number(file: Path, *, after: str = "", unit: int = 1) -> int:
-    """The first number behind a word; 0 where there is none (`max`) or no such file."""
-    try:
-        words = file.read_text().partition(after)[2].split() if after else file.read_text().split()
-    except OSError:
-        return 0
-    return int(words[0]) * unit if words and words[0].isdigit() else 0
 
 
 def device_name(device: torch.device) -> str:

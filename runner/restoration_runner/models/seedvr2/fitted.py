@@ -11,8 +11,7 @@ from restoration_runner.models.device import WEIGHTS_DO_NOT_FIT, device_faults
 from restoration_runner.models.seedvr2 import memory_plan
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.knobs import Knobs
-from restoration_runner.models.seedvr2.memory_model import Load, estimate
-from restoration_runner.models.seedvr2.memory_plan import GIB
+from restoration_runner.models.seedvr2.memory_plan import GIB, Load
 from restoration_runner.models.seedvr2.networks import NetworkPath, Networks, choose_path, fast_networks, plain_networks
 
 
@@ -39,7 +38,6 @@ class FittedNetworks:
         self._text_tokens = len(model.text)
         self._config = model.description
         self._element_bytes = model.vae.encoder.conv_in.weight.element_size()
-        self._fp8_weights = model.fp8_weights
         self._device, self._reload = device, reload
         self._is_fixed, self._knobs = knobs is not None, knobs or Knobs()
         self._leaner: list[Knobs] = []
@@ -64,19 +62,8 @@ class FittedNetworks:
     def networks(self, networks: Networks) -> None:
         self._made = networks
 
-    def fit(
-        self,
-        *,
-        width: int,
-        height: int,
-        window_latents: int,
-        total_bytes: int,
-        host_total_bytes: int = 0,
-        is_image: bool = False,
-    ) -> None:
+    def fit(self, *, width: int, height: int, window_latents: int, total_bytes: int) -> None:
         """Choose the fastest knobs that fit frames of that (aligned) size; nothing on the plain path.
-
-        total_bytes: of the GPU. host_total_bytes: what the process may use of the host's memory.
 
         Raises:
             RestorationError: `InsufficientGPUMemory` if there are none, with what it would take.
@@ -89,15 +76,12 @@ class FittedNetworks:
             width=width,
             height=height,
             window_latents=window_latents,
-            is_image=is_image,
-            fp8_weights=self._fp8_weights,
             text_tokens=self._text_tokens,
             element_bytes=self._element_bytes,
         )
-        found = memory_plan.fitting(load, total_bytes, host_total_bytes)
+        found = memory_plan.fitting(load, total_bytes)
         if not found:
-            message = refusal(load, total_bytes, host_total_bytes)
-            raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, message)
+            raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, refusal(load, total_bytes))
         self._leaner = found[1:]
         self._use(found[0])
 
@@ -119,23 +103,17 @@ class FittedNetworks:
                 torch.cuda.empty_cache()
 
 
-def refusal(load: Load, total_bytes: int, host_total_bytes: int = 0) -> str:
+def refusal(load: Load, total_bytes: int) -> str:
     """Why it does not fit, and what would."""
-    least = min(estimate(load, knobs).peak for knobs in memory_plan.ladder(load))
-    window, frames = memory_plan.largest_window(load, total_bytes, host_total_bytes), 4 * load.window_latents - 3
-    remedies = [
+    least = min(memory_plan.estimate(load, knobs).peak for knobs in memory_plan.ladder(load))
+    window, frames = memory_plan.largest_window(load, total_bytes), 4 * load.window_latents - 3
+    remedy = (
         f"windows of up to {4 * window - 3} frames (restoration.chunk.frames) would fit"
         if window is not None
         else "no window fits: choose a smaller target"
-    ]
-    host = memory_plan.host_bytes_needed(load, total_bytes)
-    if host is not None and host > host_total_bytes:
-        remedies.append(
-            f"give the pod {host / GIB:.0f} GiB of memory, where frames can wait (it may use "
-            f"{host_total_bytes / GIB:.0f})"
-        )
+    )
     return (
         f"{load.width}x{load.height} in windows of {frames} frames takes {least / GIB:.1f} GiB of GPU memory at least, "
         f"and {memory_plan.usable_bytes(total_bytes) / GIB:.1f} of this GPU's {total_bytes / GIB:.1f} GiB can be used; "
-        f"{', '.join(remedies)}, or use a larger GPU"
+        f"{remedy}, or use a larger GPU"
     )

@@ -40,11 +40,9 @@ class LoadedModel:
     dit: NaDiT
     vae: VideoVae
     text: Tensor
-    fp8_weights: bool = False
-    """The transformer's matrices are to be rounded to 8 bits by whatever computes with them (`fp8.py`)."""
 
 
-def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, fp8_weights: bool = False) -> LoadedModel:
+def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """The model with its weights as `dtype`; see `half.py` for fp16. Where the transformer would fill the GPU it stays
     on the host (`place_of_transformer`), for the networks that are made of it to fetch or to stream.
 
@@ -55,8 +53,7 @@ def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, fp8_w
     dit = build_dit(description.dit, read_tensors(folder / DIT, device=place), device=place, dtype=dtype, source=DIT)
     vae = build_vae(description.vae, read_tensors(folder / VAE, device=device), device=device, dtype=dtype, source=VAE)
     text = read_text(folder, description.dit.text_width)
-    text = text.to(device=device, dtype=activation_dtype(dtype))
-    return LoadedModel(description, dit, vae, text, fp8_weights)
+    return LoadedModel(description, dit, vae, text.to(device=device, dtype=activation_dtype(dtype)))
 
 
 MOST_OF_A_GPU = 0.4

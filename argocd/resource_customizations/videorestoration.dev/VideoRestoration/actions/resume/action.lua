@@ -1,0 +1,3 @@
+-- Goes on from the finished segments.
+obj.spec.suspend = false
+return obj
