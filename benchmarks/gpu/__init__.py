@@ -6,6 +6,7 @@
     python -m benchmarks.gpu clip              a generated 720p clip through the whole runner, file to file
     python -m benchmarks.gpu start             from the start of the process to the first window
     python -m benchmarks.gpu vae               the VAE alone: time, memory and error of each knob
+    python -m benchmarks.gpu memory            the memory plan beside measured peaks, on cards of several sizes
     python -m benchmarks.gpu copies            noise, upload, download: what stands around the networks
     python -m benchmarks.gpu roofline IN OUT   a picture (SVG) of what `stages --json` wrote
 

@@ -176,10 +176,10 @@ def rows_of(chosen: argparse.Namespace, config: VaeConfig, device: torch.device)
             del vae
 
 
-def errors_of(config: VaeConfig, device: torch.device) -> Iterator[Error]:
+def errors_of(config: VaeConfig, settings: list[str], device: torch.device) -> Iterator[Error]:
     half = make_plain(config, device)
     exact = make_plain(config, device).float()
-    for path, dtype in [(path, dtype) for path in SETTINGS for dtype in (torch.float32, torch.bfloat16)]:
+    for path, dtype in [(path, dtype) for path in settings for dtype in (torch.float32, torch.bfloat16)]:
         vae = with_knobs(exact if dtype is torch.float32 else half, path, ACCURACY_SIZE[1])
         for streamed in (False, True):
             found: dict[str, list[float]] = {part: [] for part in PARTS}
@@ -190,6 +190,35 @@ def errors_of(config: VaeConfig, device: torch.device) -> Iterator[Error]:
                     found[part].append(((made - wanted).norm() / wanted.norm()).item())
             mean = {part: statistics.mean(values) for part, values in found.items()}
             yield Error(path, str(dtype).removeprefix("torch."), streamed, mean["encode"], mean["decode"])
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A setting beside the first one that was asked for, both in bf16 and streamed."""
+
+    path: str
+    part: str
+    relative: float
+    largest: float
+    is_equal: bool
+    is_repeatable: bool
+
+
+def agreements(chosen: argparse.Namespace, config: VaeConfig, device: torch.device) -> Iterator[Agreement]:
+    """At full width and the first size: strips and rows in the host's memory only count where there are several."""
+    plain = make_plain(config, device)
+    width, height = (-(-side // 16) * 16 for side in (TINY if chosen.tiny else SIZES)[chosen.sizes[0]])
+    given = inputs(config, (chosen.frames, height, width), device)
+    wanted: dict[str, Tensor] = {}
+    for path in chosen.settings:
+        vae = with_knobs(plain, path, height)
+        for part, x in given.items():
+            made, again = (run(vae, part, x, streamed=True)[0].float() for _ in range(2))
+            first = wanted.setdefault(part, made)
+            error = (made - first).norm() / first.norm()
+            largest = (made - first).abs().max().item()
+            yield Agreement(path, part, error.item(), largest, torch.equal(made, first), torch.equal(made, again))
+        del vae
 
 
 def show(row: Row) -> None:
@@ -210,6 +239,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--whole", action="store_true", help="also whole clips in one call")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--accuracy", action="store_true", help="also errors, of small clips")
+    parser.add_argument("--agreement", action="store_true", help="also every setting beside the first, at full size")
 
 
 @torch.no_grad()
@@ -229,12 +259,16 @@ def main(chosen: argparse.Namespace) -> None:
     errors = []
     if chosen.accuracy:
         print(f"\n{'path':24}{'type':10}{'streamed':10}{'encode':>10}{'decode':>10}")
-        for error in errors_of(config, device):
+        for error in errors_of(config, chosen.settings, device):
             errors.append(error)
             line = f"{error.path:24}{error.dtype:10}{error.streamed!s:10}{error.encode:10.2e}{error.decode:10.2e}"
             print(line, flush=True)
+    pairs = []
+    for pair in agreements(chosen, config, device) if chosen.agreement else ():
+        pairs.append(pair)
+        print(f"{pair}", flush=True)
     found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
-    write(chosen, found | {"errors": [asdict(error) for error in errors]})
+    write(chosen, found | {"errors": [asdict(error) for error in errors], "pairs": [asdict(pair) for pair in pairs]})
 
 
 def write(chosen: argparse.Namespace, found: dict[str, object]) -> None:

@@ -35,7 +35,12 @@ class Segments:
             InterruptedByRequestError: told to stop.
         """
         task, restorer = self._task, self._load()
-        restorer.prepare(width=plan.width, height=plan.height, window_latents=plan.grid.window_latents)
+        restorer.prepare(
+            width=plan.width,
+            height=plan.height,
+            window_latents=plan.grid.window_latents,
+            scene_frames=max(scene.frames for scene in plan.scenes),
+        )
         task.progress.enter(Stage.RESTORING)
         found: dict[int, Marker] = {}
         pending: list[Future[Marker]] = []

@@ -239,8 +239,8 @@ class WatchedRestorer:
     def device(self) -> torch.device:
         return self._inner.device
 
-    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
-        self._inner.prepare(width=width, height=height, window_latents=window_latents)
+    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
+        self._inner.prepare(width=width, height=height, window_latents=window_latents, scene_frames=scene_frames)
 
     def step_down(self) -> bool:
         return self._inner.step_down()

@@ -124,8 +124,8 @@ class Identity:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
-        self.prepared = (width, height, window_latents)
+    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
+        self.prepared = (width, height, window_latents, scene_frames)
 
     def step_down(self) -> bool:
         if not self._leaner:

@@ -34,6 +34,7 @@ KNOBS = {
     "three": VaeKnobs(frames_at_once=3, upsample_frames=1),
     "strips": VaeKnobs(frames_at_once=1, strip_rows=3, attention_scores=7),
     "past on host": VaeKnobs(frames_at_once=1, strip_rows=5, past_on_host=True),
+    "second level": VaeKnobs(frames_at_once=1, strip_rows=5, past_on_host=True, second_level=True),
 }
 LATENTS_PER_CALL = {
     "whole": (None, 1, 2),
@@ -41,6 +42,7 @@ LATENTS_PER_CALL = {
     "three": (2,),
     "strips": (None, 1),
     "past on host": (1,),
+    "second level": (None, 1, 2),
 }
 
 
@@ -104,6 +106,7 @@ def test_what_is_supported() -> None:
         ({"frames_at_once": None, "strip_rows": 8}, "needs frames_at_once = 1"),
         ({"frames_at_once": 2, "strip_rows": 8}, "needs frames_at_once = 1"),
         ({"frames_at_once": 1, "past_on_host": True}, "past_on_host needs strip_rows"),
+        ({"frames_at_once": 1, "second_level": True}, "second_level needs strip_rows"),
         ({"upsample_frames": 0}, "upsample_frames must be at least 1"),
         ({"attention_scores": 0}, "attention_scores must be at least 1"),
     ],

@@ -15,17 +15,15 @@ from restoration_runner.models.seedvr2.fast.vae import FastVae
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.fitted import refusal
 from restoration_runner.models.seedvr2.knobs import Knobs
-from restoration_runner.models.seedvr2.memory_plan import (
-    GIB,
+from restoration_runner.models.seedvr2.memory_model import (
     Load,
+    decoder_state,
     dit_weights,
+    encoder_state,
     estimate,
-    fitting,
-    ladder,
-    largest_window,
-    usable_bytes,
     vae_weights,
 )
+from restoration_runner.models.seedvr2.memory_plan import GIB, fitting, ladder, largest_window, usable_bytes
 from restoration_runner.models.seedvr2.vae import VideoVae
 
 SIZES = {"480p": (864, 480), "720p": (1280, 720), "1080p": (1920, 1088), "2160p": (3840, 2160)}
@@ -127,7 +125,11 @@ def held_by(owner: object) -> int:
 SMALL = VaeConfig(channels=(16, 32, 64, 64), groups=16)
 
 
-@pytest.mark.parametrize("knobs", [RING, replace(RING, strip_rows=8)], ids=["ring", "strips"])
+STRIPS = replace(RING, strip_rows=8)
+HELD = {"ring": RING, "strips": STRIPS, "second level": replace(STRIPS, second_level=True)}
+
+
+@pytest.mark.parametrize("knobs", HELD.values(), ids=HELD)
 def test_weights_and_states_are_counted_as_they_are(knobs: VaeKnobs) -> None:
     """Of a small network, on the CPU: the same arithmetic as for the released ones."""
     torch.set_num_threads(1)
@@ -139,8 +141,6 @@ def test_weights_and_states_are_counted_as_they_are(knobs: VaeKnobs) -> None:
     for frames, latents in ((1, 1), (4, 1)):
         fast.encode(torch.zeros(1, 3, frames, size, size), encoded)
         fast.decode(torch.zeros(1, 16, latents, size // 8, size // 8), decoded)
-    from restoration_runner.models.seedvr2.memory_plan import decoder_state, encoder_state
-
     assert encoder_state(work, knobs) == pytest.approx(encoded.size_bytes, rel=0.06)
     assert decoder_state(work, knobs) == pytest.approx(decoded.size_bytes, rel=0.06)
 
@@ -156,3 +156,30 @@ def test_refusal_is_an_error_of_the_gpu_s_size() -> None:
     error = RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, refusal(load("2160p"), 24 * GIB))
     assert "3840x2160 in windows of 49 frames takes" in error.message
     assert "24.0 GiB" in error.message
+
+
+def least(size: str, card_gib: int, **more: int) -> Knobs:
+    return fitting(load(size, window=6), card_gib * GIB, more.get("host_gib", 0) * GIB)[0]
+
+
+def test_the_host_s_memory_is_used_where_nothing_else_fits_and_there_is_enough_of_it() -> None:
+    assert fitting(load("2160p", window=6), 24 * GIB, 32 * GIB) == []
+    chosen = least("2160p", 24, host_gib=96)
+    assert (chosen.vae.past_on_host, chosen.vae.second_level, chosen.dit.streamed_weights) == (True, True, True)
+    assert not least("2160p", 80, host_gib=500).vae.past_on_host
+
+
+def test_a_refusal_says_how_much_memory_of_the_host_would_help() -> None:
+    work = load("2160p", window=6)
+    words = refusal(work, 24 * GIB, 32 * GIB)
+    needed = int(words.partition("give the pod ")[2].split()[0])
+    assert fitting(work, 24 * GIB, (needed + 1) * GIB)
+    assert not fitting(work, 24 * GIB, (needed - 1) * GIB)
+    assert "give the pod" not in refusal(work, 12 * GIB, 32 * GIB)
+
+
+def test_one_picture_needs_no_past() -> None:
+    """2160p fits 24 GB with the transformer's weights on the GPU or close to it; a clip of that size does not."""
+    picture = replace(load("2160p", window=1), is_image=True)
+    assert not fitting(picture, 24 * GIB)[0].vae.past_on_host
+    assert estimate(picture, Knobs()).peak < 0.2 * estimate(load("2160p", window=1), Knobs()).peak

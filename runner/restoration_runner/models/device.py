@@ -113,6 +113,26 @@ def device_faults(too_large: str) -> Iterator[None]:
         raise RestorationError(FailureReason.GPU_FAULT, f"The GPU failed: {str(error).splitlines()[0]}") from error
 
 
+def host_memory_bytes(root: Path = Path("/")) -> int:
+    """What this process may use: the container's limit, else all of the machine. 0 where neither can be read."""
+    limits = [_number(root / file) for file in CGROUP_LIMITS]
+    total = _number(root / "proc/meminfo", after="MemTotal:", unit=1024)
+    return min((limit for limit in (*limits, total) if limit), default=0)
+
+
+CGROUP_LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Of the second and the first version of control groups; as a container sees its own."""
+
+
+def _number(file: Path, *, after: str = "", unit: int = 1) -> int:
+    """The first number behind a word; 0 where there is none (`max`) or no such file."""
+    try:
+        words = file.read_text().partition(after)[2].split() if after else file.read_text().split()
+    except OSError:
+        return 0
+    return int(words[0]) * unit if words and words[0].isdigit() else 0
+
+
 def device_name(device: torch.device) -> str:
     """What decides bits besides software: the GPU's model, or the CPU's maker and vector instructions."""
     if device.type == "cuda":

@@ -60,8 +60,10 @@ class Restorer(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
+    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
         """Choose what depends on the plan and the device: called once, before `environment` and the first `restore`.
+
+        scene_frames: of the longest scene, which may be shorter than a window.
 
         Raises:
             RestorationError: `InsufficientGPUMemory`, with numbers, for what cannot fit.

@@ -11,7 +11,8 @@ from restoration_runner.models.device import WEIGHTS_DO_NOT_FIT, device_faults
 from restoration_runner.models.seedvr2 import memory_plan
 from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.knobs import Knobs
-from restoration_runner.models.seedvr2.memory_plan import GIB, Load
+from restoration_runner.models.seedvr2.memory_model import Load, estimate
+from restoration_runner.models.seedvr2.memory_plan import GIB
 from restoration_runner.models.seedvr2.networks import NetworkPath, Networks, choose_path, fast_networks, plain_networks
 
 
@@ -62,8 +63,19 @@ class FittedNetworks:
     def networks(self, networks: Networks) -> None:
         self._made = networks
 
-    def fit(self, *, width: int, height: int, window_latents: int, total_bytes: int) -> None:
+    def fit(
+        self,
+        *,
+        width: int,
+        height: int,
+        window_latents: int,
+        total_bytes: int,
+        host_total_bytes: int = 0,
+        is_image: bool = False,
+    ) -> None:
         """Choose the fastest knobs that fit frames of that (aligned) size; nothing on the plain path.
+
+        total_bytes: of the GPU. host_total_bytes: what the process may use of the host's memory.
 
         Raises:
             RestorationError: `InsufficientGPUMemory` if there are none, with what it would take.
@@ -76,12 +88,14 @@ class FittedNetworks:
             width=width,
             height=height,
             window_latents=window_latents,
+            is_image=is_image,
             text_tokens=self._text_tokens,
             element_bytes=self._element_bytes,
         )
-        found = memory_plan.fitting(load, total_bytes)
+        found = memory_plan.fitting(load, total_bytes, host_total_bytes)
         if not found:
-            raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, refusal(load, total_bytes))
+            message = refusal(load, total_bytes, host_total_bytes)
+            raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, message)
         self._leaner = found[1:]
         self._use(found[0])
 
@@ -103,17 +117,23 @@ class FittedNetworks:
                 torch.cuda.empty_cache()
 
 
-def refusal(load: Load, total_bytes: int) -> str:
+def refusal(load: Load, total_bytes: int, host_total_bytes: int = 0) -> str:
     """Why it does not fit, and what would."""
-    least = min(memory_plan.estimate(load, knobs).peak for knobs in memory_plan.ladder(load))
-    window, frames = memory_plan.largest_window(load, total_bytes), 4 * load.window_latents - 3
-    remedy = (
+    least = min(estimate(load, knobs).peak for knobs in memory_plan.ladder(load))
+    window, frames = memory_plan.largest_window(load, total_bytes, host_total_bytes), 4 * load.window_latents - 3
+    remedies = [
         f"windows of up to {4 * window - 3} frames (restoration.chunk.frames) would fit"
         if window is not None
         else "no window fits: choose a smaller target"
-    )
+    ]
+    host = memory_plan.host_bytes_needed(load, total_bytes)
+    if host is not None and host > host_total_bytes:
+        remedies.append(
+            f"give the pod {host / GIB:.0f} GiB of memory, where frames can wait (it may use "
+            f"{host_total_bytes / GIB:.0f})"
+        )
     return (
         f"{load.width}x{load.height} in windows of {frames} frames takes {least / GIB:.1f} GiB of GPU memory at least, "
         f"and {memory_plan.usable_bytes(total_bytes) / GIB:.1f} of this GPU's {total_bytes / GIB:.1f} GiB can be used; "
-        f"{remedy}, or use a larger GPU"
+        f"{', '.join(remedies)}, or use a larger GPU"
     )

@@ -1,291 +1,25 @@
-"""How much of a GPU's memory a restoration takes, and with which exact knobs it fits.
+"""With which exact knobs a restoration fits a GPU, the fastest first; and what to say where none do.
 
-Pure arithmetic: what the fast networks hold at the same time, counted from their dimensions, the size of the frames,
-the window and the knobs. Knobs are chosen by the GPU's total memory, never by what happens to be free: the same plan on
-the same kind of GPU must compute the same bits.
+Knobs are chosen by the GPU's total memory, never by what happens to be free: the same plan on the same kind of GPU must
+compute the same bits.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 
-from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.knobs import Knobs
-from restoration_runner.models.seedvr2.windows import Grid, partition
+from restoration_runner.models.seedvr2.memory_model import Load, estimate, host_bytes
 
 GIB = 2**30
 KEPT_BACK = 1 * GIB
 """Of the total: CUDA's context and the libraries' kernels, which PyTorch does not count (0.6 GiB on an H100)."""
 USABLE = 0.94
-"""Of the rest: what is reserved is a little more than what is live, and the model below may err."""
-WORKSPACE = 192 * 2**20
-"""The timestep's part of the modulation and what cuBLAS keeps for itself; measured, the same for all sizes."""
-SCORE_BYTES = 4
+"""Of the rest: what is reserved is a little more than what is live, and the model may err."""
+HOST_KEPT_BACK = 8 * GIB
+"""Of the host's memory: Python with CUDA's libraries, frames that wait for a codec, the codecs themselves."""
 MOST_WINDOW_LATENTS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What is restored: frames of width × height, already aligned, in windows of so many latents.
-
-    element_bytes: of a weight and of an activation, 2 in bf16.
-    """
-
-    dit: DitConfig
-    vae: VaeConfig
-    width: int
-    height: int
-    window_latents: int
-    text_tokens: int
-    element_bytes: int = 2
-
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Bytes that are live at the worst moment of each stage, weights and what waits meanwhile included."""
-
-    encode: int
-    transformer: int
-    decode: int
-
-    @property
-    def peak(self) -> int:
-        return max(self.encode, self.transformer, self.decode)
-
-
-def estimate(load: Load, knobs: Knobs) -> Estimate:
-    """What this load takes with these knobs."""
-    weights = dit_weights(load, knobs.dit) + vae_weights(load, knobs.vae) + WORKSPACE
-    states = {"encode": encoder_state(load, knobs.vae), "decode": decoder_state(load, knobs.vae)}
-    waiting = _latent_bytes(load)
-    together = sum(states.values())
-    held = states | {"transformer": 0} if knobs.stage_by_stage else dict.fromkeys((*states, "transformer"), together)
-    base = weights + waiting
-    return Estimate(
-        encode=base + held["encode"] + encoder_work(load, knobs),
-        transformer=base + held["transformer"] + transformer_work(load, knobs.dit),
-        decode=base + held["decode"] + decoder_work(load, knobs),
-    )
-
-
-def _latent_bytes(load: Load) -> int:
-    """Condition, noise and clean latents of a window in fp32, and what is made of them for the transformer."""
-    return 6 * 4 * load.vae.latent_channels * load.window_latents * load.pixels // load.vae.spatial_stride**2
-
-
-# The transformer.
-
-
-def dit_weights(load: Load, knobs: DitKnobs) -> int:
-    config = load.dit
-    block = _block_elements(config)
-    both = block * 2 * config.separate_layers + block * (config.layers - config.separate_layers)
-    matrices = 2 * 2 * block if knobs.streamed_weights else both
-    ends = config.text_width * config.width + config.width * 4 * (config.in_channels + config.out_channels)
-    return load.element_bytes * (matrices + ends)
-
-
-def _block_elements(config: DitConfig) -> int:
-    """Matrices of one stream of one block."""
-    mlp = (3 if config.mlp == "swiglu" else 2) * config.width * config.mlp_hidden
-    return 4 * config.width * config.inner + mlp
-
-
-def transformer_work(load: Load, knobs: DitKnobs) -> int:
-    config = load.dit
-    grid = (
-        load.window_latents,
-        load.height // load.vae.spatial_stride // 2,
-        load.width // load.vae.spatial_stride // 2,
-    )
-    tokens = grid[0] * grid[1] * grid[2]
-    rows = tokens + load.text_tokens
-    stream = 2 * rows * config.width  # the residual stream and its norm
-    attention = max(_attention_elements(load, grid, tokens, config, knobs, kind) for kind in _kinds(config))
-    wide = (2 if config.mlp == "swiglu" else 1) * config.mlp_hidden
-    mlp = min(rows, knobs.mlp_rows or rows) * wide
-    return load.element_bytes * (stream + max(attention, mlp))
-
-
-Kind = tuple[Grid, bool]
-
-
-def _kinds(config: DitConfig) -> set[Kind]:
-    return set(zip(config.window, config.shifted, strict=True))
-
-
-def _attention_elements(load: Load, grid: Grid, tokens: int, config: DitConfig, knobs: DitKnobs, kind: Kind) -> int:
-    """qkv, the gathered q, k and v of a batch of windows, what attention makes of a run, and the mixed rows."""
-    lengths = [volume + load.text_tokens for volume in _volumes(grid, kind)]
-    packed = sum(lengths)
-    batch = packed if knobs.attention_rows is None else max(*lengths, min(packed, knobs.attention_rows))
-    run = max(lengths.count(length) * length for length in set(lengths))
-    mixed = tokens + len(lengths) * load.text_tokens
-    qkv = 3 * (tokens + load.text_tokens)
-    return config.inner * (qkv + mixed + 3 * batch + 2 * min(run, batch))
-
-
-@cache
-def _volumes(grid: Grid, kind: Kind) -> tuple[int, ...]:
-    """Tokens of every window."""
-    return tuple(t * h * w for t, h, w in (window.shape for window in partition(grid, kind[0], shifted=kind[1])))
-
-
-# The VAE. Everything scales with the pixels of a frame; sums are in elements for each of them.
-
-
-def vae_weights(load: Load, knobs: VaeKnobs) -> int:
-    """Prepared weights: of every causal convolution also the one for a first frame, where frames go one by one also
-    those that fit three frames side by side, of rings in three turns."""
-    deepest = load.vae.channels[-1]
-    ends = 3 * 36 * load.vae.latent_channels * deepest  # into the decoder, and the moments out of the encoder
-    total = ends + 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
-    for level in (*_encoder_levels(load.vae), *_decoder_levels(load.vae)):
-        one_by_one = level.full and knobs.frames_at_once == 1
-        copies = 0 if not one_by_one else 3 if knobs.strip_rows is None else 1
-        total += (36 + 27 * copies) * level.channels * level.convolved
-        total += level.inputs * level.channels if level.inputs != level.channels else 0
-        resampled = (
-            {"time": 36, "space": 9, "": 0}
-            if level.is_encoder
-            else {"time": 144, "space": 64 + 144 * one_by_one, "": 0}
-        )
-        total += resampled[level.resample] * level.channels**2
-    return load.element_bytes * total
-
-
-@dataclass(frozen=True)
-class _Level:
-    """One resolution. share: of the pixels of a frame; rate: frames of it for each latent. full: see `VaeKnobs`."""
-
-    is_encoder: bool
-    inputs: int
-    channels: int
-    blocks: int
-    share: float
-    rate: int
-    full: bool
-    resample: str
-
-    @property
-    def convolved(self) -> int:
-        """Channels of the inputs of all its causal convolutions, changes of resolution left out."""
-        return self.inputs + (2 * self.blocks - 1) * self.channels
-
-
-def _encoder_levels(config: VaeConfig) -> list[_Level]:
-    last = len(config.channels) - 1
-    first_temporal = last - config.temporal_levels
-    levels, rate = [], config.temporal_stride
-    for i, channels in enumerate(config.channels):
-        resample = "" if i == last else "time" if i >= first_temporal else "space"
-        inputs = config.channels[max(i - 1, 0)]
-        full = i < first_temporal
-        levels.append(_Level(True, inputs, channels, config.encoder_blocks, 4.0**-i, rate, full, resample))
-        rate //= 2 if resample == "time" else 1
-    return levels
-
-
-def _decoder_levels(config: VaeConfig) -> list[_Level]:
-    backwards, last = config.channels[::-1], len(config.channels) - 1
-    levels, rate = [], 1
-    for i, channels in enumerate(backwards):
-        resample = "" if i == last else "time" if i < config.temporal_levels else "space"
-        inputs, share = backwards[max(i - 1, 0)], 4.0 ** (i - last)
-        full = i >= config.temporal_levels
-        levels.append(_Level(False, inputs, channels, config.encoder_blocks + 1, share, rate, full, resample))
-        rate *= 2 if resample == "time" else 1
-    return levels
-
-
-def encoder_state(load: Load, knobs: VaeKnobs) -> int:
-    levels = _encoder_levels(load.vae)
-    kept = 2 * load.vae.image_channels + _middle_state(load.vae)
-    for level in levels:
-        kept += _kept_frames(level, knobs) * level.share * level.convolved
-        kept += level.share * level.channels if level.resample == "time" else 0
-    return round(load.element_bytes * load.pixels * kept)
-
-
-def decoder_state(load: Load, knobs: VaeKnobs) -> int:
-    kept = 2 * 16 + _middle_state(load.vae)
-    for level in _decoder_levels(load.vae):
-        kept += _kept_frames(level, knobs) * level.share * level.convolved
-        if level.resample:
-            ring = 3 if level.full and knobs.frames_at_once == 1 else 2
-            kept += level.share * level.channels * (1 if level.resample == "time" else ring)
-    return round(load.element_bytes * load.pixels * kept)
-
-
-def _middle_state(config: VaeConfig) -> float:
-    return 2 * 5 * config.channels[-1] / config.spatial_stride**2
-
-
-def _kept_frames(level: _Level, knobs: VaeKnobs) -> int:
-    """A ring holds three frames of its input; strips and joined buffers keep two, or none if those are on the host."""
-    if level.full and knobs.past_on_host:
-        return 0
-    return 3 if level.full and knobs.frames_at_once == 1 and knobs.strip_rows is None else 2
-
-
-def encoder_work(load: Load, knobs: Knobs) -> int:
-    frames = knobs.latents_at_once * load.vae.temporal_stride
-    some = min(frames, knobs.vae.frames_at_once or frames)
-    full, after, *_ = _encoder_levels(load.vae)
-    handed_on = after.share * full.channels * frames
-    peaks = [
-        # One block of full resolution beside what is collected for the next level.
-        some * 3 * full.channels + _strip(load, knobs.vae, full.channels) + handed_on,
-        # The next level sees all frames: its input, a buffer with two earlier frames, and what comes out.
-        2 * handed_on,
-        after.share * ((frames + 2) * 2 * after.channels + frames * (after.channels + full.channels)),
-    ]
-    picture = frames * load.vae.image_channels * (4 / load.element_bytes + 3)
-    return round(load.element_bytes * load.pixels * (max(peaks) + picture))
-
-
-def decoder_work(load: Load, knobs: Knobs) -> int:
-    latents = knobs.latents_at_once
-    levels = _decoder_levels(load.vae)
-    frames = latents * load.vae.temporal_stride
-    some = min(frames, knobs.vae.frames_at_once or frames)
-    deep, before, last = levels[-3], levels[-2], levels[-1]
-    waiting = deep.share * deep.channels * (deep.rate * latents + 1)
-    pair = max(2, some) * before.share * before.inputs
-    peaks = [
-        # The convolution of the last upsampling, and its frames shuffled.
-        waiting + pair + min(some, knobs.vae.upsample_frames) * last.inputs + some * last.inputs,
-        # The first block of full resolution, whose input is twice as wide.
-        waiting + pair + some * (last.inputs + 2 * last.channels) + _strip(load, knobs.vae, last.inputs),
-        # A block of the level that doubles time.
-        deep.share * deep.channels * (4 * deep.rate * latents + 2),
-    ]
-    picture = 3 * frames * load.vae.image_channels
-    attention = _attention_bytes(load, knobs.vae)
-    return max(attention, round(load.element_bytes * load.pixels * (max(peaks) + picture)))
-
-
-def _strip(load: Load, knobs: VaeKnobs, channels: int) -> float:
-    """The input of a convolution in strips exists for some rows of three frames, beside what it does not overwrite."""
-    if knobs.strip_rows is None:
-        return 0.0
-    return 3 * channels * min(1.0, (knobs.strip_rows + 2) / load.height)
-
-
-def _attention_bytes(load: Load, knobs: VaeKnobs) -> int:
-    """Scores in fp32 and what the softmax makes of them."""
-    positions = load.pixels // load.vae.spatial_stride**2
-    pieces = -(-positions * positions // knobs.attention_scores)
-    return -(-positions // pieces) * positions * (SCORE_BYTES + load.element_bytes)
-
-
-# The choice.
 
 
 def usable_bytes(total_bytes: int) -> int:
@@ -294,10 +28,7 @@ def usable_bytes(total_bytes: int) -> int:
 
 
 def ladder(load: Load) -> Iterator[Knobs]:
-    """All that may be tried, fastest first (measured on one H100; see benchmarks/RESULTS.md).
-
-    `past_on_host` is not among it: what it gives on a GPU has not been compared with the others.
-    """
+    """All that may be tried, fastest first (measured on one H100; see benchmarks/RESULTS.md)."""
     rows = [-(-load.height // parts) for parts in (8, 16)]
     ring = VaeKnobs(frames_at_once=1)
     strips = [replace(ring, strip_rows=count) for count in rows]
@@ -313,27 +44,45 @@ def ladder(load: Load) -> Iterator[Knobs]:
     for vae in (ring, *strips):
         yield Knobs(stage_by_stage=True, vae=vae, dit=streamed)
     smallest = replace(strips[-1], attention_scores=2**25)
-    yield Knobs(stage_by_stage=True, vae=smallest, dit=replace(streamed, mlp_rows=2048, attention_rows=2048))
+    least = replace(streamed, mlp_rows=2048, attention_rows=2048)
+    yield Knobs(stage_by_stage=True, vae=smallest, dit=least)
+    for vae in (replace(strips[0], past_on_host=True), replace(smallest, past_on_host=True)):
+        yield Knobs(stage_by_stage=True, vae=vae, dit=streamed)
+    yield Knobs(stage_by_stage=True, vae=replace(smallest, past_on_host=True, second_level=True), dit=least)
 
 
-def fitting(load: Load, total_bytes: int) -> list[Knobs]:
-    """What fits into a GPU of that size, fastest first; a later one always takes less than those before."""
+def fitting(load: Load, total_bytes: int, host_total_bytes: int = 0) -> list[Knobs]:
+    """What fits into a GPU of that size, fastest first; a later one always takes less than those before.
+
+    host_total_bytes: what the process may use of the host's memory; decides whether the VAE's past may wait there.
+    """
     found: list[Knobs] = []
     least = usable_bytes(total_bytes) + 1
     for knobs in ladder(load):
         peak = estimate(load, knobs).peak
-        if peak < least:
+        is_held = not knobs.vae.past_on_host or host_bytes(load, knobs) + HOST_KEPT_BACK <= host_total_bytes
+        if peak < least and is_held:
             found.append(knobs)
             least = peak
     return found
 
 
-def largest_window(load: Load, total_bytes: int) -> int | None:
+def host_bytes_needed(load: Load, total_bytes: int) -> int | None:
+    """Least memory of the host with which something fits a GPU of that size; None if nothing does."""
+    needed = (
+        host_bytes(load, knobs) + HOST_KEPT_BACK
+        for knobs in ladder(load)
+        if estimate(load, knobs).peak <= usable_bytes(total_bytes)
+    )
+    return min(needed, default=None)
+
+
+def largest_window(load: Load, total_bytes: int, host_total_bytes: int = 0) -> int | None:
     """Most latents of a window, up to `MOST_WINDOW_LATENTS`, that fit with some knobs; None if not even two do."""
     fitting_ones, too_many = 1, MOST_WINDOW_LATENTS + 1
     while too_many - fitting_ones > 1:  # more latents always take more
         middle = (fitting_ones + too_many) // 2
-        if fitting(replace(load, window_latents=middle), total_bytes):
+        if fitting(replace(load, window_latents=middle), total_bytes, host_total_bytes):
             fitting_ones = middle
         else:
             too_many = middle

@@ -12,7 +12,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from restoration_runner.models.device import DTYPES, FRAMES_DO_NOT_FIT, device_faults, device_name
+from restoration_runner.models.device import (
+    DTYPES,
+    FRAMES_DO_NOT_FIT,
+    device_faults,
+    device_name,
+    host_memory_bytes,
+)
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, WorkReport
 from restoration_runner.models.seedvr2.description import PosteriorRule
 from restoration_runner.models.seedvr2.fitted import FittedNetworks
@@ -24,7 +30,7 @@ from restoration_runner.models.seedvr2.networks import NetworkPath, Networks
 from restoration_runner.models.seedvr2.sampling import add_condition_noise, denoise, euler_endpoint, noise_level
 from restoration_runner.models.seedvr2.vae import posterior
 from restoration_runner.restoration.blend import WindowBlend
-from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork
+from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork, latent_count
 from restoration_runner.restoration.noise import Purpose, normal
 
 T = TypeVar("T")
@@ -73,15 +79,17 @@ class SeedVr2Restorer:
     def networks(self, networks: Networks) -> None:
         self._fitted.networks = networks
 
-    def prepare(self, *, width: int, height: int, window_latents: int) -> None:
+    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
         """See `Restorer.prepare`."""
         if self._device.type == "cuda":
             alignment = self.capabilities.alignment
             self._fitted.fit(
                 width=-(-width // alignment) * alignment,
                 height=-(-height // alignment) * alignment,
-                window_latents=window_latents,
+                window_latents=min(window_latents, latent_count(scene_frames)),
+                is_image=scene_frames == 1,
                 total_bytes=torch.cuda.get_device_properties(self._device).total_memory,
+                host_total_bytes=host_memory_bytes(),
             )
 
     def step_down(self) -> bool:
@@ -129,7 +137,7 @@ class SeedVr2Restorer:
 
     def _encode(self, work: SegmentWork, frames: Iterator[Tensor], seed: int) -> Iterator[tuple[int, Tensor]]:
         """Latent numbers and scaled latents `[h, w, 16]` fp32, the encoder's warm-up included."""
-        state = self.networks.new_state()
+        state = self._state(work)
         clip = _padded(work, frames)
         first, end = work.encode_latent, work.windows[-1].stop
         for start in range(first, end, self.networks.latents_at_once):
@@ -139,6 +147,10 @@ class SeedVr2Restorer:
             moments = self.networks.encode(chunk.contiguous(memory_format=self.networks.memory_format), state)
             for number, part in enumerate(moments[0].float().unbind(1), start):
                 yield number, self._condition(part, work.scene_start + TEMPORAL_STRIDE * number, seed)
+
+    def _state(self, work: SegmentWork) -> object:
+        """A stream's; a single image needs none, which saves most of the memory."""
+        return None if work.scene_frames == 1 else self.networks.new_state()
 
     def _condition(self, moments: Tensor, frame: int, seed: int) -> Tensor:
         """The scaled latent `[h, w, 16]` of moments `[32, h, w]`."""
@@ -185,7 +197,7 @@ class SeedVr2Restorer:
         return euler_endpoint(noise, denoise(self.networks.velocity, noise, condition, self._text))
 
     def _decode(self, work: SegmentWork, latents: Iterator[Tensor]) -> Iterator[Tensor]:
-        state = self.networks.new_state()
+        state = self._state(work)
         decoded = (frame for some in self._together(latents) for frame in self._decode_latents(some, state))
         for frame in itertools.islice(decoded, work.drop_frames, work.drop_frames + work.frames):
             self._non_finite += frame.isfinite().logical_not().sum()

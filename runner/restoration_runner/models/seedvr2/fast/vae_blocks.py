@@ -97,12 +97,19 @@ class ResBlock:
         """The block's result where the following layer reads it."""
         d = self._difference(a, state)
         room = following.room(d, state)
+        self._write(a, d, room)
+        return room
+
+    def into_room(self, a: Activation, room: Room, state: FastState | None) -> None:
+        """The same, into a room that is there already and has place for more frames."""
+        self._write(a, self._difference(a, state), room)
+
+    def _write(self, a: Activation, d: Tensor, room: Room) -> None:
         if self.skip is not None:
             room.fill(self._skipped(a, d).value())
         else:
             bias = self.conv2.bias + a.bias
             add_residual_into(room.buffer, a.x, d, bias, slot=room.slot, copies=room.copies)
-        return room
 
     def _difference(self, a: Activation, state: FastState | None) -> Tensor:
         h = Activation(self.conv1.of_normalised(a.x, *self.norm1.scale_and_shift(a), state), self.conv1.bias)

@@ -33,6 +33,10 @@ class Room:
     copies: int
     seen: int
 
+    def part(self, t: int) -> "Room":
+        """The same from frame t of the new ones on."""
+        return Room(self.buffer, self.slot + t, 0 if t else self.copies, self.seen)
+
     def fill(self, x: Tensor) -> None:
         """Copy frames that no kernel writes here; `x [T, H, W, C]` may be smaller than the buffer's frames."""
         T, H, W, _ = x.shape

@@ -66,8 +66,10 @@ class Decoder:
         self.middle = MiddleBlock(decoder.middle, knobs=knobs)
         # All levels after the last that doubles time see every frame.
         self.whole_rate = config.temporal_levels
+        self.second_level = knobs.second_level and config.temporal_levels > 0
+        first = self.whole_rate - self.second_level
         self.levels = [
-            prepare_level(cast(vae.Level, level), config, full_resolution=i >= self.whole_rate, knobs=knobs)
+            prepare_level(cast(vae.Level, level), config, full_resolution=i >= first, knobs=knobs)
             for i, level in enumerate(decoder.levels)
         ]
         self.norm_out = Norm(decoder.norm_out)
@@ -77,9 +79,12 @@ class Decoder:
         if self.frames_at_once is None or (state is None and z.shape[0] == 1):
             return self._frames(through(self.levels, self._middle(z, state), state), state)
         levels = self.levels[self.whole_rate :]
-        steps = self._steps(z, state)
         state = state or FastState()  # steps of one clip follow each other like chunks of a stream
-        made = [self._frames(through(levels, step, state), state) for step in steps]
+        made = []
+        for step in self._steps(z, state):
+            held = [step]
+            del step  # so that its memory is free as soon as the first block has read it
+            made.append(self._frames(through(levels, held.pop(), state), state))
         return torch.cat(made)
 
     def _middle(self, z: Tensor, state: FastState | None) -> Activation:
@@ -87,17 +92,22 @@ class Decoder:
         room.fill(z)
         return self.middle(Activation(self.conv_in.run(room, state), self.conv_in.bias), state)
 
-    def _steps(self, z: Tensor, state: FastState | None) -> Iterator[Activation]:
+    def _steps(self, z: Tensor, state: FastState) -> Iterator[Activation]:
         """What enters the full-resolution stages, a few frames at a time, made as it is asked for."""
         assert self.frames_at_once is not None
         before = self.levels[: self.whole_rate]
         if not before:
             yield from self._middle(z, state).split(self.frames_at_once)
             return
-        room, up = before_up(before[-1], through(before[:-1], self._middle(z, state), state), state)
-        # Upsampling over time makes pairs.
-        for pair in up.parts(room, state, max(2, self.frames_at_once)):
-            yield from pair.split(self.frames_at_once)
+        a = through(before[:-1], self._middle(z, state), state)
+        for part in a.split(1) if self.second_level else (a,):
+            room, up = before_up(before[-1], part, state)
+            if self.second_level:
+                yield from up.parts(room, state, 1)
+                continue
+            # Upsampling over time makes pairs.
+            for pair in up.parts(room, state, max(2, self.frames_at_once)):
+                yield from pair.split(self.frames_at_once)
 
     def _frames(self, a: Activation, state: FastState | None) -> Tensor:
         return self.conv_out(self.norm_out.apply(a, silu=True, out=a.x), state)

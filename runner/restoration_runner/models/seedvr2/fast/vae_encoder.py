@@ -64,10 +64,11 @@ class Encoder:
     def __init__(self, encoder: vae.Encoder, config: VaeConfig, knobs: VaeKnobs) -> None:
         self.frames_at_once = knobs.frames_at_once
         self.conv_in = FirstConv(encoder.conv_in)
-        # All levels before the first that halves time see every frame.
+        # All levels before the first that halves time see every frame, and so do its blocks.
         self.whole_rate = len(config.channels) - 1 - config.temporal_levels
+        self.second_level = knobs.second_level and config.temporal_levels > 0
         self.levels = [
-            prepare_level(cast(vae.Level, level), full_resolution=i < self.whole_rate, knobs=knobs)
+            prepare_level(cast(vae.Level, level), full_resolution=i < self.whole_rate + self.second_level, knobs=knobs)
             for i, level in enumerate(encoder.levels)
         ]
         self.middle = MiddleBlock(encoder.middle, knobs=knobs)
@@ -75,7 +76,10 @@ class Encoder:
         self.conv_out = CausalConv(weight_of(encoder.conv_out), bias_of(encoder.conv_out))
 
     def __call__(self, x: Tensor, state: FastState | None) -> Tensor:
-        a = through(self.levels[self.whole_rate :], self._full_resolution(x, state), state)
+        if self.second_level:
+            a = through(self.levels[self.whole_rate + 1 :], self._two_levels(x, state or FastState()), state)
+        else:
+            a = through(self.levels[self.whole_rate :], self._full_resolution(x, state), state)
         a = self.middle(a, state)
         out = self.conv_out.of_normalised(a.x, *self.norm_out.scale_and_shift(a), state)
         return Activation(out, self.conv_out.bias).value()
@@ -88,6 +92,32 @@ class Encoder:
         state = state or FastState()  # steps of one clip follow each other like chunks of a stream
         made = [through(levels, self.conv_in(part, state), state) for part in x.split(step)]
         return Activation(torch.cat([a.x for a in made]), made[0].bias)
+
+    def _two_levels(self, x: Tensor, state: FastState) -> Activation:
+        """Frame by frame, up to and with the first level that halves time, which takes two of them at once."""
+        level = self.levels[self.whole_rate]
+        assert level.down is not None
+        made = []
+        for group in pairs(x, is_first=past_of(state, level.down) is None):
+            room = None
+            for t, frame in enumerate(group.split(1)):
+                a = through(self.levels[: self.whole_rate], self.conv_in(frame, state), state)
+                for block in level.blocks[:-1]:
+                    a = block(a, state)
+                if room is None:
+                    like = a.x[..., :1].expand(len(group), -1, -1, level.down.weight.shape[1])
+                    room = level.down.room(like, state)
+                level.blocks[-1].into_room(a, room.part(t), state)
+                del a
+            assert room is not None
+            made.append(level.down.run(room, state))
+            del room
+        return Activation(torch.cat(made), level.down.bias)
+
+
+def pairs(x: Tensor, *, is_first: bool) -> list[Tensor]:
+    """Frames two by two; a clip's first one stays alone."""
+    return ([x[:1]] if is_first else []) + [pair for pair in x[int(is_first) :].split(2) if len(pair)]
 
 
 def through(levels: list[Level], a: Activation, state: FastState | None) -> Activation:

@@ -15,7 +15,9 @@ class VaeKnobs:
     strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
         frames_at_once = 1. Norms see whole frames, so strips leave no seams.
     past_on_host: the two earlier frames of each convolution that works in strips wait in the host's memory. Needs
-        strip_rows. Equal on CPUs (tested); on a GPU it has run, but was not yet compared.
+        strip_rows.
+    second_level: the level next to the full-resolution stages goes frame by frame and in strips as well, and upsampling
+        over time makes one frame a call. Needs strip_rows. With past_on_host, 3840×2160 fits 24 GB.
     upsample_frames: output frames of one call of a merged upsampling, which needs as much memory again.
     attention_scores: scores of the middle attention that exist at one time (fp32).
     """
@@ -23,6 +25,7 @@ class VaeKnobs:
     frames_at_once: int | None = 1
     strip_rows: int | None = None
     past_on_host: bool = False
+    second_level: bool = False
     upsample_frames: int = 8
     attention_scores: int = 2**28
 
@@ -33,8 +36,9 @@ class VaeKnobs:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.strip_rows is not None and self.frames_at_once != 1:
             raise ValueError("strip_rows needs frames_at_once = 1")
-        if self.past_on_host and self.strip_rows is None:
-            raise ValueError("past_on_host needs strip_rows")
+        for name in ("past_on_host", "second_level"):
+            if getattr(self, name) and self.strip_rows is None:
+                raise ValueError(f"{name} needs strip_rows")
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,21 @@ class Piece:
         return Activation(y, self.table.new_zeros(self.table.shape[-1]), sums)
 
     def split(self, most_frames: int) -> list["Piece"]:
-        """Pieces of at most that many frames (or of one input frame)."""
+        """Pieces of at most that many frames."""
         kt, inputs = self.weight.shape[2], self.x.shape[0] - self.weight.shape[2] + 1
-        size = max(1, most_frames // self.table.shape[0])
-        return [
+        phases = self.table.shape[0]
+        size = max(1, most_frames // phases)
+        pieces = [
             Piece(self.x[a : min(a + size, inputs) + kt - 1], self.weight, self.table) for a in range(0, inputs, size)
+        ]
+        return pieces if most_frames >= phases else [phase for piece in pieces for phase in piece.phases()]
+
+    def phases(self) -> list["Piece"]:
+        """A piece of one input frame as one piece for each of its output frames."""
+        outputs = len(self.weight) // len(self.table)
+        return [
+            Piece(self.x, self.weight[sz * outputs : (sz + 1) * outputs], self.table[sz : sz + 1])
+            for sz in range(len(self.table))
         ]
 
 
@@ -79,7 +89,8 @@ class SpatialUpsample(Upsample):
         super().__init__(groups=groups, knobs=knobs)
         merged, dtype = merged_of(block, Position.LATER), weight_of(block.conv).dtype
         self.table = merged.table.float().contiguous()
-        is_ring = full_resolution and knobs.frames_at_once == 1
+        # A ring keeps one frame more than is needed between two calls.
+        is_ring = full_resolution and knobs.frames_at_once == 1 and not knobs.second_level
         no_bias = self.table.new_zeros(merged.weight.shape[0])
         self.input: CausalConv = (RingConv if is_ring else CausalConv)(merged.weight, no_bias, dtype=dtype)
 
@@ -107,7 +118,7 @@ class TemporalUpsample(Upsample):
         if room.seen == 0:
             pieces.append(self._piece(x[:1], Position.FIRST))
         if room.seen <= 1 and x.shape[0] > 1:
-            pieces.append(self._piece(x[:2], Position.SECOND))
+            pieces += self._piece(x[:2], Position.SECOND).split(most_frames)
             x = x[1:]
         if x.shape[0] > 1:
             pieces += self._piece(x, Position.LATER).split(most_frames)
