@@ -98,8 +98,8 @@ def watched_plain(network: NaDiT, given: list[Tensor]) -> list[Tensor]:
     return [*seen, out[0].float()]
 
 
-def watched_fast(network: NaDiT, given: list[Tensor]) -> list[Tensor]:
-    fast = WatchedFastDit(network)
+def watched_fast(network: NaDiT, given: list[Tensor], *, fp8_weights: bool = False) -> list[Tensor]:
+    fast = WatchedFastDit(network, fp8_weights=fp8_weights)
     out = fast(*given)
     t, h, w = (n // p for n, p in zip(given[0].shape[1:4], network.config.patch, strict=True))
     return [*(x[: t * h * w] for x in fast.seen[1::2]), out[0].float()]
@@ -122,6 +122,7 @@ def accuracy(config: DitConfig, name: str, chosen: argparse.Namespace) -> Iterat
         found = {"fast fp32": watched_fast(network, given)}
         network.to(torch.bfloat16)
         found |= {"plain bf16": watched_plain(network, low), "fast bf16": watched_fast(network, low)}
+        found["fast fp8"] = watched_fast(network, low, fp8_weights=True)
         for path, stages in found.items():
             errors = [relative(a, b) for a, b in zip(stages, expected, strict=True)]
             yield {"model": name, "seed": seed, "path": path, "output": errors[-1], "blocks": errors[:-1]}

@@ -24,6 +24,7 @@ from benchmarks.gpu.machine import GIB, Machine, describe, this_machine
 from benchmarks.gpu.networks import RELEASED, SEED, TEXT_TOKENS, build, config_of
 from benchmarks.gpu.stages import SIZES, STAGES, TINY, Row, measure, moving_picture, parse_knobs, scene, scene_work
 from restoration_api.outcome import FailureReason
+from restoration_api.request import Precision
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import compute_dtype, host_memory_bytes, prepare_device
 from restoration_runner.models.seedvr2 import memory_plan
@@ -79,11 +80,11 @@ def at_most(device: torch.device, reserved_bytes: int | None) -> Iterator[None]:
         return
     free(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, reserved_bytes / total), device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, reserved_bytes / total))
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def free(device: torch.device) -> None:
@@ -103,12 +104,13 @@ def load_of(config: ModelConfig, case: Row) -> Load:
         text_tokens=TEXT_TOKENS,
         is_image=case.frames == 1,
         element_bytes=compute_dtype(case.precision).itemsize,
+        fp8_weights=case.precision == Precision.FP8,
     )
 
 
 def restorer_of(config: ModelConfig, case: Row, device: torch.device, knobs: Knobs | None) -> SeedVr2Restorer:
     dtype = compute_dtype(case.precision)
-    read = partial(build, config, device=device, dtype=dtype)
+    read = partial(build, config, device=device, dtype=dtype, precision=case.precision)
     with torch.no_grad():
         return SeedVr2Restorer(read(), device=device, dtype=dtype, path=NetworkPath.FAST, knobs=knobs, reload=read)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from restoration_api.request import Precision
 from restoration_runner.models.seedvr2.config import MODELS, ModelConfig, dit_7b_rules
 from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
 from restoration_runner.models.seedvr2.dit import Modulation, NaDiT, OutputHead
@@ -32,7 +33,9 @@ def config_of(name: str, *, tiny: bool) -> ModelConfig:
     return replace(nano, name=f"{name}-tiny", dit=small)
 
 
-def build(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+def build(
+    config: ModelConfig, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> LoadedModel:
     """The networks with random weights, made on the device: nothing of this size passes through host memory."""
     generator = torch.Generator(device).manual_seed(SEED)
     with torch.device("meta"):
@@ -41,7 +44,7 @@ def build(config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> L
         materialise(network.eval().requires_grad_(False), device=device, dtype=dtype, generator=generator)
     text = torch.randn(TEXT_TOKENS, config.dit.text_width, generator=generator, device=device)
     description = ModelDescription(name=config.name, posterior=PosteriorRule.SAMPLE, dit=config.dit, vae=config.vae)
-    return LoadedModel(description, dit, vae, text.to(activation_dtype(dtype)))
+    return LoadedModel(description, dit, vae, text.to(activation_dtype(dtype)), precision == Precision.FP8)
 
 
 def materialise(network: nn.Module, *, device: torch.device, dtype: torch.dtype, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Final frames: the fast path in BF16, and the plain one, beside the plain path in FP32; and the same bytes again.
+"""Final frames: the fast path in BF16 and FP8, and the plain one, beside the plain path in FP32; the same bytes again.
 
 `nano` restores a real clip (`--clip`, the degraded one of the first example) with its trained weights; 3B restores a
 moving picture at 480p with random ones of trained scale, three seeds. dB are below the range of the FP32 frames, before
@@ -6,6 +6,7 @@ any colour transfer, so nothing of the input hides an error.
 """
 
 import argparse
+import copy
 import gc
 import json
 import math
@@ -20,6 +21,7 @@ from benchmarks.gpu.machine import describe, this_machine
 from benchmarks.gpu.networks import build, config_of
 from benchmarks.gpu.stages import Row as Case
 from benchmarks.gpu.stages import moving_picture
+from restoration_api.request import Precision
 from restoration_runner.models.device import prepare_device
 from restoration_runner.models.seedvr2.folder import LoadedModel, read_folder
 from restoration_runner.models.seedvr2.half import parameter_dtype
@@ -79,11 +81,16 @@ def rows_of(exact: LoadedModel, frames: list[Tensor], seeds: int, device: torch.
     restorer = SeedVr2Restorer(exact, device=device, dtype=torch.float32, path=NetworkPath.PLAIN)
     expected = [restored(restorer, frames, seed) for seed in range(seeds)]
     low = in_bf16(exact)
-    for path in (NetworkPath.PLAIN, NetworkPath.FAST):
-        restorer = SeedVr2Restorer(low, device=device, dtype=torch.bfloat16, path=path)
+    for path, precision in LOWER:
+        model = replace(low, dit=copy.deepcopy(low.dit), fp8_weights=precision is Precision.FP8)
+        restorer = SeedVr2Restorer(model, device=device, dtype=torch.bfloat16, path=path)
         for seed, wanted in enumerate(expected):
             found, again = (restored(restorer, frames, seed) for _ in range(2))
-            yield Row(name, path.value, "BF16", seed, below_range_db(found, wanted), torch.equal(found, again))
+            same_bytes = torch.equal(found, again)
+            yield Row(name, path.value, precision.value, seed, below_range_db(found, wanted), same_bytes)
+
+
+LOWER = ((NetworkPath.PLAIN, Precision.BF16), (NetworkPath.FAST, Precision.BF16), (NetworkPath.FAST, Precision.FP8))
 
 
 def in_bf16(model: LoadedModel) -> LoadedModel:

@@ -239,13 +239,14 @@ def parse_knobs(text: str) -> Knobs:
     """`latents=2,vae.strip_rows=136`; an empty text stands for the defaults."""
     given = {name: int(value) for name, value in (word.split("=") for word in text.split(",") if word)}
     vae, dit = ({name.partition(".")[2]: v for name, v in given.items() if name.startswith(f"{of}.")} for of in KINDS)
-    if "streamed_weights" in dit:
-        dit["streamed_weights"] = bool(dit["streamed_weights"])
+    for knobs in (vae, dit):
+        knobs |= {name: bool(knobs[name]) for name in SWITCHES if name in knobs}
     own = {"latents_at_once": given.get("latents", 1), "stage_by_stage": bool(given.get("stage_by_stage", 0))}
     return Knobs(**own, vae=VaeKnobs(**vae), dit=DitKnobs(**dit))  # type: ignore[arg-type]
 
 
 KINDS = ("vae", "dit")
+SWITCHES = ("streamed_weights", "encoder_strips", "past_on_host", "second_level")
 PATHS = tuple(NetworkPath)
 
 
@@ -273,7 +274,7 @@ def measure_all(
     dtype = compute_dtype(chosen.precision)
     with torch.no_grad():
         restorer = SeedVr2Restorer(
-            build(config, device=device, dtype=dtype),
+            build(config, device=device, dtype=dtype, precision=chosen.precision),
             device=device,
             dtype=dtype,
             path=NetworkPath(path),

@@ -12,7 +12,6 @@ from restoration_api.request import (
     Codec,
     Container,
     ExecutionMode,
-    Precision,
     Request,
 )
 from restoration_runner.errors import RestorationError
@@ -32,7 +31,6 @@ PRESETS = (
 """x265's own names."""
 LARGEST_CRF = 51
 PIXEL_FORMAT = "yuv420p10le"
-BUILT_PRECISIONS = (Precision.FP32, Precision.BF16, Precision.FP16)
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,6 @@ REFUSALS: tuple[Refusal, ...] = (
         lambda r: r.execution.parallelism > 1,
         lambda r: r.execution.parallelism,
         "leave it out or use 1",
-    ),
-    Refusal(
-        "model.precision",
-        lambda r: r.model.precision not in BUILT_PRECISIONS,
-        lambda r: r.model.precision.value,
-        "use FP32, BF16 or FP16",
     ),
     Refusal("gpu.count", lambda r: r.gpu.count > 1, lambda r: r.gpu.count, "use 1 GPU, or 0 for the CPU"),
 )

@@ -23,7 +23,7 @@ from tests.builders.servers import S3Server, free_ports
 from typer.testing import CliRunner
 
 from restoration_api.outcome import Outcome, Progress, Result
-from restoration_api.request import Overwrite, Precision, Request
+from restoration_api.request import Overwrite, Request
 from restoration_runner.cli import app
 from restoration_runner.storage.s3 import S3Store
 from restoration_runner.storage.store import read_whole
@@ -308,7 +308,7 @@ STORAGE_ERRORS: list[tuple[str, int, str, list[str]]] = [
     ("another etag", 16, "InputChanged", ["input.etag", "0000"]),
     ("another sha256", 16, "InputChanged", ["input.sha256"]),
     ("output exists", 14, "OutputConflict", ["output.uri", "overwrite"]),
-    ("unsupported wish", 11, "InvalidParameters", ["model.precision", "FP8"]),
+    ("unsupported wish", 11, "InvalidParameters", ["gpu.count", "2"]),
     ("too large", 11, "InvalidParameters", ["limits.maxInputBytes"]),
 ]
 
@@ -362,8 +362,7 @@ def spoil(case: str, request: Request, pod: Pod, seaweed: S3Server, folder: Path
         seaweed.client().fput_object("commands", key, str(folder / "other"))
         return request.model_copy(update={"output": output.model_copy(update={"overwrite": Overwrite.NEVER})})
     if case == "unsupported wish":
-        wish = request.model.model_copy(update={"precision": Precision.FP8})
-        return request.model_copy(update={"model": wish})
+        return request.model_copy(update={"gpu": request.gpu.model_copy(update={"count": 2})})
     if case == "too large":
         return request.model_copy(update={"limits": request.limits.model_copy(update={"max_input_bytes": 100})})
     return request

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from restoration_runner.models.kernels import gated_mlp, modulated_norm, window_gather, window_scatter
+from restoration_runner.models.kernels import dequantise, gated_mlp, modulated_norm, window_gather, window_scatter
 from restoration_runner.models.kernels.gated_mlp import swiglu_in_place
 from restoration_runner.models.kernels.modulated_norm import add_gated, add_gated_and_norm, norm_modulated
 from restoration_runner.models.kernels.window_gather import GatherTables, gather_windows
@@ -17,9 +17,10 @@ from restoration_runner.models.kernels.window_scatter import mean_over_windows, 
 from restoration_runner.models.seedvr2.config import DitConfig, dit_3b_rules, dit_7b_rules
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.fast.dit import FastDit
+from restoration_runner.models.seedvr2.fp8 import quantise
 from tests.model.kernel_cases import DEVICE, Draw, Run, print_errors
 
-MODULES = (gated_mlp, modulated_norm, window_gather, window_scatter)
+MODULES = (dequantise, gated_mlp, modulated_norm, window_gather, window_scatter)
 
 
 def norm(draw: Draw, rows: int, width: int, text_from: int) -> list[Tensor]:
@@ -43,6 +44,12 @@ def add_and_norm(draw: Draw, rows: int, width: int, text_from: int) -> list[Tens
         x, update, bias=bias, gate=gate, scale=scale, shift=shift, text_from=text_from, eps=1e-5, out=update
     )
     return [x, update]
+
+
+def eight_bits(draw: Draw, rows: int, columns: int) -> list[Tensor]:
+    out = draw.rows(rows, columns)
+    dequantise.dequantise(*quantise(draw.rows(rows, columns)), out=out)
+    return [out]
 
 
 def swiglu(draw: Draw, rows: int, hidden: int) -> list[Tensor]:
@@ -100,6 +107,8 @@ def cases() -> Iterator[Case]:
     yield "gather, odd head", FP32, lambda d: gather(d, 20, 3, 24, 0, 20)
     yield "gather, part", FP32, lambda d: gather(d, 37, 1, 128, 11, 19)
     yield "gather in bf16", BF16, lambda d: gather(d, 20, 2, 64, 0, 20)
+    yield "eight bits", FP32, lambda d: eight_bits(d, 5, 1100)
+    yield "eight bits to bf16", BF16, lambda d: eight_bits(d, 3, 64)
     yield "scatter", FP32, lambda d: scatter(d, 21, 48)
     yield "scatter in bf16", BF16, lambda d: scatter(d, 9, 520)
     yield "mean", FP32, lambda d: mean(d, 3, 4, 48)

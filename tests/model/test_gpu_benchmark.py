@@ -67,15 +67,26 @@ def test_the_transformer_alone(
     assert all("ANOTHER" not in row["knobs"] for row in result["rows"])
     errors = {row["path"]: row["output"] for row in result["errors"]}
     assert errors["fast fp32"] < 1e-5
-    assert 1e-4 < errors["fast bf16"] < errors["plain bf16"]
+    assert 1e-4 < errors["fast bf16"] < errors["plain bf16"] < errors["fast fp8"] < 0.2
     assert "seedvr2-3b" in capsys.readouterr().out
 
 
 def test_final_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "FRAMES", {"seedvr2-nano": 1, "seedvr2-3b": 5})
     rows = found(tmp_path, "numerics", "--models", "seedvr2-3b", "--seeds", "1")["rows"]
-    assert [row["path"] for row in rows] == ["plain", "fast"]
-    assert all(45 < row["db"] < 70 and row["same_bytes"] for row in rows)
+    assert [(row["path"], row["precision"]) for row in rows] == [("plain", "BF16"), ("fast", "BF16"), ("fast", "FP8")]
+    assert all(30 < row["db"] < 70 and row["same_bytes"] for row in rows)
+    assert rows[2]["db"] < rows[0]["db"] < rows[1]["db"]
+
+
+def test_the_plan_beside_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a CPU nothing is gauged; the case runs with the knobs that were asked for, and what cannot fit is refused."""
+    strips = "480p/5/24/stage_by_stage=1,vae.strip_rows=16,vae.past_on_host=1,vae.second_level=1"
+    rows = found(tmp_path, "memory", "--cases", strips, "480p/1/8", "480p/5/1")["rows"]
+    assert [row["card_gib"] for row in rows] == [24, 8]
+    assert all(row["row"]["frames_per_s"] > 0 and row["predicted_gib"]["peak"] > 0 for row in rows)
+    assert rows[0]["row"]["settings"]["vae.second_level"] == "True"
+    assert "takes" in (shown := capsys.readouterr().out) and "second_level=True" in shown
 
 
 def test_what_stands_around_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,12 @@ SMALL = VaeConfig(channels=(16, 32, 64, 64), groups=16)
 
 
 STRIPS = replace(RING, strip_rows=8)
-HELD = {"ring": RING, "strips": STRIPS, "second level": replace(STRIPS, second_level=True)}
+HELD = {
+    "ring": RING,
+    "strips": STRIPS,
+    "decoder": replace(STRIPS, encoder_strips=False),
+    "second level": replace(STRIPS, second_level=True),
+}
 
 
 @pytest.mark.parametrize("knobs", HELD.values(), ids=HELD)

@@ -51,7 +51,6 @@ ROWS: list[tuple[str, Request]] = [
         make_request(execution=ResolvedExecution(mode=ExecutionMode.PARALLEL, segment_frames=60)),
     ),
     ("execution.parallelism", make_request(execution=ResolvedExecution(parallelism=2, segment_frames=60))),
-    ("model.precision", make_request(precision=Precision.FP8)),
     ("gpu.count", make_request(gpu=GpuRequest(count=2))),
     ("output.uri", make_request(output=OutputRequest(uri="s3://media/in.mp4", crf=18, preset="medium"))),
 ]

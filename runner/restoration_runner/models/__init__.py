@@ -6,6 +6,7 @@ Nothing here loads torch before a model is loaded: whoever plans or assembles ne
 from functools import partial
 from pathlib import Path
 
+from restoration_api.request import Precision
 from restoration_runner.models.restorer import Capabilities, Restorer
 
 
@@ -51,5 +52,5 @@ def load_restorer(
     target = prepare_device(device, threads=threads)
     with device_faults(WEIGHTS_DO_NOT_FIT):
         check_device(target, dtype)
-        read = partial(read_folder, folder, device=target, dtype=dtype)
+        read = partial(read_folder, folder, device=target, dtype=dtype, fp8_weights=precision == Precision.FP8)
         return SeedVr2Restorer(read(), device=target, dtype=dtype, path=wished, reload=read)

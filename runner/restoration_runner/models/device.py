@@ -92,9 +92,14 @@ def keep_freed_memory() -> None:
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """Raises RestorationError(InvalidParameters) for a precision that is not built."""
+    """Of weights and activations; FP8 is BF16 with a transformer whose matrices are stored in 8 bits.
+
+    Raises RestorationError(InvalidParameters) for a precision that is not built.
+    """
+    if precision == Precision.FP8:
+        return torch.bfloat16
     if precision not in DTYPES:
-        offered = ", ".join(DTYPES)
+        offered = ", ".join(Precision)
         raise RestorationError(
             FailureReason.INVALID_PARAMETERS, f"Precision {precision} is not built yet: choose one of {offered}."
         )

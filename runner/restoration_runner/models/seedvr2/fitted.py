@@ -39,6 +39,7 @@ class FittedNetworks:
         self._text_tokens = len(model.text)
         self._config = model.description
         self._element_bytes = model.vae.encoder.conv_in.weight.element_size()
+        self._fp8_weights = model.fp8_weights
         self._device, self._reload = device, reload
         self._is_fixed, self._knobs = knobs is not None, knobs or Knobs()
         self._leaner: list[Knobs] = []
@@ -89,6 +90,7 @@ class FittedNetworks:
             height=height,
             window_latents=window_latents,
             is_image=is_image,
+            fp8_weights=self._fp8_weights,
             text_tokens=self._text_tokens,
             element_bytes=self._element_bytes,
         )

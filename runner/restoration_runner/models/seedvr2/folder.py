@@ -40,9 +40,11 @@ class LoadedModel:
     dit: NaDiT
     vae: VideoVae
     text: Tensor
+    fp8_weights: bool = False
+    """The transformer's matrices are to be rounded to 8 bits by whatever computes with them (`fp8.py`)."""
 
 
-def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype, fp8_weights: bool = False) -> LoadedModel:
     """The model with its weights as `dtype`; see `half.py` for fp16. Where the transformer would fill the GPU it stays
     on the host (`place_of_transformer`), for the networks that are made of it to fetch or to stream.
 
@@ -53,7 +55,8 @@ def read_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Lo
     dit = build_dit(description.dit, read_tensors(folder / DIT, device=place), device=place, dtype=dtype, source=DIT)
     vae = build_vae(description.vae, read_tensors(folder / VAE, device=device), device=device, dtype=dtype, source=VAE)
     text = read_text(folder, description.dit.text_width)
-    return LoadedModel(description, dit, vae, text.to(device=device, dtype=activation_dtype(dtype)))
+    text = text.to(device=device, dtype=activation_dtype(dtype))
+    return LoadedModel(description, dit, vae, text, fp8_weights)
 
 
 MOST_OF_A_GPU = 0.4

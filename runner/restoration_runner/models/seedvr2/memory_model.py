@@ -23,7 +23,7 @@ class Load:
     """What is restored: frames of width × height, already aligned, in windows of so many latents.
 
     element_bytes: of a weight and of an activation, 2 in bf16. is_image: one picture, after which nothing comes that
-    would have to remember it.
+    would have to remember it. fp8_weights: the transformer's matrices have 8 bits (`fp8.py`).
     """
 
     dit: DitConfig
@@ -34,6 +34,7 @@ class Load:
     text_tokens: int
     element_bytes: int = 2
     is_image: bool = False
+    fp8_weights: bool = False
 
     @property
     def pixels(self) -> int:
@@ -82,6 +83,8 @@ def dit_weights(load: Load, knobs: DitKnobs) -> int:
     both = block * 2 * config.separate_layers + block * (config.layers - config.separate_layers)
     matrices = 2 * 2 * block if knobs.streamed_weights else both
     ends = config.text_width * config.width + config.width * 4 * (config.in_channels + config.out_channels)
+    if load.fp8_weights:  # and one block as products take it
+        return matrices + load.element_bytes * (2 * block + ends)
     return load.element_bytes * (matrices + ends)
 
 
@@ -141,8 +144,9 @@ def vae_weights(load: Load, knobs: VaeKnobs) -> int:
     ends = 3 * 36 * load.vae.latent_channels * deepest  # into the decoder, and the moments out of the encoder
     total = ends + 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
     for level in (*_encoder_levels(load.vae, knobs), *_decoder_levels(load.vae, knobs)):
-        one_by_one = level.full and knobs.frames_at_once == 1
-        copies = 0 if not one_by_one else 3 if knobs.strip_rows is None else 1
+        own = knobs.of_encoder if level.is_encoder else knobs
+        one_by_one = level.full and own.frames_at_once == 1
+        copies = 0 if not one_by_one else 3 if own.strip_rows is None else 1
         total += (36 + 27 * copies) * level.channels * level.convolved
         total += level.inputs * level.channels if level.inputs != level.channels else 0
         resampled = (
@@ -202,6 +206,7 @@ def _decoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
 def encoder_state(load: Load, knobs: VaeKnobs) -> int:
     if load.is_image:
         return 0
+    knobs = knobs.of_encoder
     levels = _encoder_levels(load.vae, knobs)
     kept = 2 * load.vae.image_channels + _middle_state(load.vae)
     for level in levels:
@@ -263,7 +268,7 @@ def encoder_work(load: Load, knobs: Knobs) -> int:
     some = min(frames, knobs.vae.frames_at_once or frames)
     full, after, *deeper = _encoder_levels(load.vae, knobs.vae)
     handed_on = after.share * full.channels * frames
-    block = some * 3 * full.channels + _strip(load, knobs.vae, full.channels)
+    block = some * 3 * full.channels + _strip(load, knobs.vae.of_encoder, full.channels)
     if knobs.vae.second_level and deeper:
         # Beside it the pair that the second level's downsampling reads, and what that has made.
         pair = after.share * after.channels * 3

@@ -17,6 +17,7 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.models.seedvr2.fast.dit import FastDit
 from restoration_runner.models.seedvr2.fast.vae import FastVae
 from restoration_runner.models.seedvr2.folder import LoadedModel
+from restoration_runner.models.seedvr2.fp8 import round_matrices
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.vae import StreamState
 
@@ -51,6 +52,8 @@ def plain_networks(model: LoadedModel, device: torch.device) -> Networks:
     if device.type == "cpu":  # channels-last convolutions are faster there, slower with cuDNN's plain path
         memory_format = torch.channels_last_3d
         model.vae.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if model.fp8_weights:
+        round_matrices(model.dit)
     if model.dit.patch_in.weight.device.type != device.type:  # it waited on the host
         model.dit.to(device)
     return Networks(
@@ -65,7 +68,8 @@ def plain_networks(model: LoadedModel, device: torch.device) -> Networks:
 
 def fast_networks(model: LoadedModel, device: torch.device, knobs: Knobs) -> Networks:
     """The fast implementation. It takes the weights, so that they never exist twice: `model` is useless then."""
-    vae, dit = FastVae(model.vae, knobs=knobs.vae), FastDit(model.dit, device=device, knobs=knobs.dit, release=True)
+    vae = FastVae(model.vae, knobs=knobs.vae)
+    dit = FastDit(model.dit, device=device, knobs=knobs.dit, release=True, fp8_weights=model.fp8_weights)
     return Networks(
         encode=vae.encode,
         decode=vae.decode,

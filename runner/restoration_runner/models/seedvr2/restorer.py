@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from restoration_api.request import Precision
 from restoration_runner.models.device import (
     DTYPES,
     FRAMES_DO_NOT_FIT,
@@ -58,6 +59,8 @@ class SeedVr2Restorer:
         """
         self._description, self._text = model.description, model.text
         self._device, self._precision = device, PRECISION_NAMES[dtype]
+        if model.fp8_weights:
+            self._precision = Precision.FP8.value
         self._dtype = activation_dtype(dtype)
         self._fitted = FittedNetworks(model, device, path=path, knobs=knobs, reload=reload)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)

@@ -9,6 +9,7 @@ output: 2.5 % instead of 1.3 % of its norm with random weights, where the plain 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -21,7 +22,12 @@ from restoration_runner.models.seedvr2.config import DitConfig
 from restoration_runner.models.seedvr2.dit import NaDiT, from_tokens, to_tokens
 from restoration_runner.models.seedvr2.fast.dit_attention import packed_attention
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
-from restoration_runner.models.seedvr2.fast.dit_store import MatrixStore, ResidentMatrices, StreamedMatrices
+from restoration_runner.models.seedvr2.fast.dit_store import (
+    MatrixStore,
+    QuantisedMatrices,
+    ResidentMatrices,
+    StreamedMatrices,
+)
 from restoration_runner.models.seedvr2.fast.dit_weights import (
     ATTN_GATE,
     ATTN_SCALE,
@@ -36,6 +42,7 @@ from restoration_runner.models.seedvr2.fast.dit_weights import (
     blocks_of,
     hidden_width,
     pack_block,
+    quantised,
     take_vectors,
 )
 from restoration_runner.models.seedvr2.fast.dit_windows import PackedWindows, pack_windows
@@ -61,8 +68,9 @@ class FastDit(nn.Module):
         device: torch.device | None = None,
         knobs: DitKnobs | None = None,
         release: bool = False,
+        fp8_weights: bool = False,
     ) -> None:
-        """device: where to compute; by default where the plain module's weights are."""
+        """device: where to compute; by default where the plain module's weights are. fp8_weights: as in `fp8.py`."""
         super().__init__()
         self.config, self.knobs = dit.config, knobs or DitKnobs()
         self.device = device or dit.patch_in.weight.device
@@ -76,8 +84,14 @@ class FastDit(nn.Module):
         )
         self._vectors = [take_vectors(block, self.device) for block in blocks_of(dit)]
         is_streamed = self.knobs.streamed_weights and self.device.type == "cuda"
-        packed = _packed(dit, torch.device("cpu") if is_streamed else self.device, release=release)
-        self._store: MatrixStore = StreamedMatrices(packed, self.device) if is_streamed else ResidentMatrices(packed)
+        stored_on = torch.device("cpu") if is_streamed else self.device
+        store = partial(StreamedMatrices, device=self.device) if is_streamed else ResidentMatrices
+        self._store: MatrixStore
+        if fp8_weights:
+            small = (quantised(block, stored_on) for block in _packed(dit, self.device, release=release))
+            self._store = QuantisedMatrices(small, store, dtype=self.dtype)
+        else:
+            self._store = store(_packed(dit, stored_on, release=release))
         if release:
             _empty(dit)
         self._windows: dict[tuple[Grid, int], tuple[PackedWindows, ...]] = {}

@@ -1,13 +1,16 @@
 """Where the blocks' matrices live while the transformer runs: on the device, or streamed from host memory."""
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from restoration_runner.models.seedvr2.fast.dit_weights import Matrices, PackedBlock
+from restoration_runner.models.kernels.dequantise import dequantise
+from restoration_runner.models.seedvr2.fast.dit_weights import Matrices, PackedBlock, QuantisedBlock, fields_of
+
+StoreOf = Callable[[Iterable[PackedBlock]], "MatrixStore"]
 
 
 class MatrixStore(Protocol):
@@ -29,6 +32,34 @@ class ResidentMatrices:
     def blocks(self) -> Iterator[Matrices]:
         for block in self._blocks:
             yield block.matrices()
+
+
+class QuantisedMatrices:
+    """Blocks that are stored in 8 bits, wherever, and become what products take one at a time, in one place."""
+
+    def __init__(self, blocks: Iterable[QuantisedBlock], store: StoreOf, *, dtype: torch.dtype) -> None:
+        """store: makes the one that holds the 8-bit matrices."""
+        self._scales: list[tuple[tuple[Tensor, ...], ...]] = []
+        self._shapes: list[PackedBlock] = []
+        self._stored = store(self._taken(blocks))
+        device = self._scales[0][0][0].device
+        largest = max(block.flat.numel() for block in self._shapes)
+        self._place = torch.empty(largest, dtype=dtype, device=device)
+        self.device_bytes = self._stored.device_bytes + self._place.nbytes
+
+    def _taken(self, blocks: Iterable[QuantisedBlock]) -> Iterator[PackedBlock]:
+        for block in blocks:
+            self._scales.append(block.scales)
+            self._shapes.append(block.packed)
+            yield block.packed
+
+    def blocks(self) -> Iterator[Matrices]:
+        for stored, scales, packed in zip(self._stored.blocks(), self._scales, self._shapes, strict=True):
+            made = packed.matrices(self._place)
+            for fields in zip(fields_of(stored), scales, fields_of(made), strict=True):
+                for q, scale, out in zip(*fields, strict=True):
+                    dequantise(q, scale, out=out)
+            yield made
 
 
 class StreamedMatrices:

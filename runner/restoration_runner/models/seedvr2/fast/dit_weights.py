@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restoration_runner.models.seedvr2 import fp8
 from restoration_runner.models.seedvr2.config import DitConfig
 from restoration_runner.models.seedvr2.dit import (
     Block,
@@ -77,6 +78,31 @@ class PackedBlock:
         for rows, columns in (shape for field in self.shapes for shape in field):
             yield flat[start : start + rows * columns].view(rows, columns)
             start += _aligned(rows * columns)
+
+
+@dataclass(frozen=True)
+class QuantisedBlock:
+    """A block's matrices in 8 bits, and one scale for each of their rows (`fp8.py`)."""
+
+    packed: PackedBlock
+    scales: tuple[tuple[Tensor, ...], ...]
+
+
+def quantised(block: PackedBlock, device: torch.device) -> QuantisedBlock:
+    """The 8-bit matrices on `device`, the scales where the block is."""
+    flat = torch.empty(block.flat.numel(), dtype=fp8.STORED, device=device)
+    packed = PackedBlock(flat, block.shapes)
+    scales = []
+    for given, places in zip(fields_of(block.matrices()), fields_of(packed.matrices()), strict=True):
+        made = [fp8.quantise(matrix) for matrix in given]
+        for place, (q, _) in zip(places, made, strict=True):
+            place.copy_(q)
+        scales.append(tuple(scale for _, scale in made))
+    return QuantisedBlock(packed, tuple(scales))
+
+
+def fields_of(matrices: Matrices) -> tuple[tuple[Tensor, ...], ...]:
+    return matrices.qkv, matrices.out, matrices.up, matrices.down
 
 
 def _aligned(elements: int) -> int:

@@ -62,6 +62,7 @@ class Encoder:
     """`[T, H, W, 3]` to moments `[t, h, w, 2·latent]`."""
 
     def __init__(self, encoder: vae.Encoder, config: VaeConfig, knobs: VaeKnobs) -> None:
+        knobs = knobs.of_encoder
         self.frames_at_once = knobs.frames_at_once
         self.conv_in = FirstConv(encoder.conv_in)
         # All levels before the first that halves time see every frame, and so do its blocks.

@@ -1,6 +1,6 @@
 """What a stream remembers between calls of the fast VAE, and the exact knobs it runs with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ class VaeKnobs:
         causal convolution there keeps a ring of three frames and moves none.
     strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
         frames_at_once = 1. Norms see whole frames, so strips leave no seams.
+    encoder_strips: False for strips in the decoder only, which needs twice as much memory.
     past_on_host: the two earlier frames of each convolution that works in strips wait in the host's memory. Needs
         strip_rows.
     second_level: the level next to the full-resolution stages goes frame by frame and in strips as well, and upsampling
@@ -24,6 +25,7 @@ class VaeKnobs:
 
     frames_at_once: int | None = 1
     strip_rows: int | None = None
+    encoder_strips: bool = True
     past_on_host: bool = False
     second_level: bool = False
     upsample_frames: int = 8
@@ -39,6 +41,13 @@ class VaeKnobs:
         for name in ("past_on_host", "second_level"):
             if getattr(self, name) and self.strip_rows is None:
                 raise ValueError(f"{name} needs strip_rows")
+            if getattr(self, name) and not self.encoder_strips:
+                raise ValueError(f"{name} needs encoder_strips")
+
+    @property
+    def of_encoder(self) -> "VaeKnobs":
+        """What the encoder makes of them."""
+        return self if self.encoder_strips else replace(self, strip_rows=None)
 
 
 @dataclass(frozen=True)
