@@ -7,6 +7,7 @@ the result is compared, byte for byte, with that of a restorer that had the lean
 """
 
 import argparse
+import copy
 import gc
 import itertools
 import json
@@ -29,10 +30,13 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import compute_dtype, host_memory_bytes, prepare_device
 from restoration_runner.models.seedvr2 import memory_plan
 from restoration_runner.models.seedvr2.config import ModelConfig
+from restoration_runner.models.seedvr2.fast.dit import FastDit
+from restoration_runner.models.seedvr2.fast.vae import FastVae
 from restoration_runner.models.seedvr2.fitted import refusal
+from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.memory_model import Load, estimate
-from restoration_runner.models.seedvr2.networks import NetworkPath
+from restoration_runner.models.seedvr2.networks import NetworkPath, joined
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 
 CONTEXT = round(0.6 * GIB)
@@ -115,14 +119,40 @@ def restorer_of(config: ModelConfig, case: Row, device: torch.device, knobs: Kno
         return SeedVr2Restorer(read(), device=device, dtype=dtype, path=NetworkPath.FAST, knobs=knobs, reload=read)
 
 
+class Models:
+    """Restorers for one case after another. A transformer is made anew only where its weights lie elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._key: tuple[str, str, bool] | None = None
+        self._model: LoadedModel
+        self._dit: FastDit
+
+    @torch.no_grad()
+    def restorer(self, config: ModelConfig, case: Row, knobs: Knobs) -> SeedVr2Restorer:
+        dtype, key = compute_dtype(case.precision), (config.name, case.precision, knobs.dit.streamed_weights)
+        if self._key != key:
+            self._key = None
+            self._model = self._dit = None  # type: ignore[assignment]
+            free(self._device)
+            model = build(config, device=self._device, dtype=dtype, precision=case.precision)
+            self._dit = FastDit(model.dit, knobs=knobs.dit, release=True, fp8_weights=model.fp8_weights)
+            model.vae.to("cpu")  # beside the fast one it would be in nobody's way in a pod
+            self._model, self._key = model, key
+        self._dit.set_knobs(knobs.dit)
+        vae = FastVae(copy.deepcopy(self._model.vae).to(self._device), knobs=knobs.vae)
+        made = SeedVr2Restorer(self._model, device=self._device, dtype=dtype, path=NetworkPath.FAST, knobs=knobs)
+        made.networks = joined(vae, self._dit, knobs)
+        free(self._device)
+        return made
+
+
 def compared(
-    config: ModelConfig, case: Row, knobs: Knobs, *, card_bytes: int, device: torch.device, machine: Machine
+    config: ModelConfig, case: Row, knobs: Knobs, *, card_bytes: int, models: Models, machine: Machine
 ) -> Found:
     """One scene on a card of that size, predicted and measured."""
-    restorer = restorer_of(config, case, device, knobs)
-    with torch.no_grad():
-        _ = restorer.networks  # made beside the weights, which have other places in a pod
-    with at_most(device, card_bytes - CONTEXT):
+    restorer = models.restorer(config, case, knobs)
+    with at_most(restorer.device, card_bytes - CONTEXT):
         row = measure(restorer, case, scene_work(config, case), machine)
     expected = estimate(load_of(config, case), knobs)
     predicted = {name: getattr(expected, name) / GIB for name in (*STAGES, "peak")}
@@ -228,6 +258,7 @@ def main(chosen: argparse.Namespace) -> None:
     machine = this_machine(device, tiny=chosen.tiny)
     print(f"{describe(machine)}\n{HEADING}", flush=True)
     rows: list[Found] = []
+    models = Models(device)
     for name, text in itertools.product(chosen.models, chosen.cases):
         config = config_of(name, tiny=chosen.tiny)
         case, card_bytes, offered = case_of(text, config, chosen)
@@ -237,7 +268,7 @@ def main(chosen: argparse.Namespace) -> None:
             if chosen.starve:
                 print(f"{name} {text}: {starved(config, case, device, card_bytes)}", flush=True)
                 continue
-            rows.append(compared(config, case, knobs, card_bytes=card_bytes, device=device, machine=machine))
+            rows.append(compared(config, case, knobs, card_bytes=card_bytes, models=models, machine=machine))
             show(rows[-1])
             free(device)
             if chosen.json:  # after every case: a run that is cut short leaves what it has

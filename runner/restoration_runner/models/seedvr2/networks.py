@@ -70,6 +70,11 @@ def fast_networks(model: LoadedModel, device: torch.device, knobs: Knobs) -> Net
     """The fast implementation. It takes the weights, so that they never exist twice: `model` is useless then."""
     vae = FastVae(model.vae, knobs=knobs.vae)
     dit = FastDit(model.dit, device=device, knobs=knobs.dit, release=True, fp8_weights=model.fp8_weights)
+    return joined(vae, dit, knobs)
+
+
+def joined(vae: FastVae, dit: FastDit, knobs: Knobs) -> Networks:
+    """Both, made with these knobs."""
     return Networks(
         encode=vae.encode,
         decode=vae.decode,
