@@ -18,7 +18,7 @@ from restoration_api.outcome import FailureReason
 from restoration_api.request import ColorCorrection
 from restoration_runner.errors import RestorationError
 from restoration_runner.models import device as device_module
-from restoration_runner.models.device import prepare_device, use_device
+from restoration_runner.models.device import CGROUP_LIMITS, host_memory_bytes, prepare_device, use_device
 from restoration_runner.models.restorer import ConditionNoise
 from restoration_runner.models.seedvr2 import checkpoint
 from restoration_runner.models.seedvr2.folder import read_folder
@@ -81,6 +81,27 @@ def pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int, current: list[int]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
     monkeypatch.setattr(device_module, "keep_freed_memory", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (("", ""), 32_000 * 1024),
+        (("max\n", ""), 32_000 * 1024),
+        (("4096000\n", ""), 4_096_000),
+        (("", "9223372036854771712\n"), 32_000 * 1024),  # what the first version says where there is no limit
+        (("", "8192000\n"), 8_192_000),
+    ],
+)
+def test_the_host_s_memory_is_the_container_s(tmp_path: Path, limits: tuple[str, str], expected: int) -> None:
+    assert host_memory_bytes(tmp_path) == 0
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemFree:  1 kB\nMemTotal:       32000 kB\nMemAvailable: 2 kB\n")
+    for file, text in zip(CGROUP_LIMITS, limits, strict=True):
+        if text:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text(text)
+    assert host_memory_bytes(tmp_path) == expected
 
 
 def test_pretended_tensors_refuse_to_mix(pretended_gpu: None) -> None:
