@@ -56,9 +56,9 @@ def test_what_is_chosen_fits_and_each_step_down_takes_less(size: str, model: str
 @pytest.mark.parametrize(
     ("size", "model", "total", "expected"),
     [
-        ("720p", "seedvr2-3b", 80, Knobs(latents_at_once=3, vae=RING)),  # nothing is in short supply
-        ("1080p", "seedvr2-3b", 80, Knobs(latents_at_once=3, vae=RING)),
-        ("720p", "seedvr2-7b", 80, Knobs(latents_at_once=3, vae=RING)),
+        ("720p", "seedvr2-3b", 80, Knobs(latents_at_once=6, vae=RING)),  # nothing is in short supply
+        ("1080p", "seedvr2-3b", 80, Knobs(latents_at_once=6, vae=RING)),
+        ("720p", "seedvr2-7b", 80, Knobs(latents_at_once=6, vae=RING)),
     ],
 )
 def test_a_large_card_takes_the_fastest(size: str, model: str, total: int, expected: Knobs) -> None:

@@ -32,8 +32,6 @@ def tile_rows(channels: int) -> int:
     return max(1, TILE_ELEMENTS // channels)
 
 
-def rows_per_program(pixels: int, frames: int, channels: int) -> int:
-    """Pixels of one frame that one program of a reduction adds up: whole tiles."""
-    tile = tile_rows(channels)
-    programs = max(1, PROGRAMS // frames)
-    return max(tile, -(-pixels // programs // tile) * tile) if pixels > programs * tile else tile
+def programs_per_frame(pixels: int, frames: int, channels: int) -> int:
+    """Programs of a reduction that share one frame's tiles, each taking every so-manieth of them."""
+    return min(-(-pixels // tile_rows(channels)), max(1, PROGRAMS // frames))

@@ -2,6 +2,7 @@
 
 Biases of convolutions never get a pass of their own, and the sum is rounded once, from fp32. Measured on one H100, 4
 frames of 1280×720×128 in bf16: with `group_sums.py` and `normalise.py` a residual block takes 12.0 instead of 32.6 ms.
+From the frame's end to its beginning, as `group_sums.py`: 0.250 instead of 0.287 ms a frame.
 """
 
 import torch
@@ -10,16 +11,16 @@ import triton.language as tl
 from torch import Tensor
 
 from restoration_runner.models.kernels.group_sums import GroupSums, group_sums, store_sums
-from restoration_runner.models.kernels.launch import WARPS, rows_per_program, takes, tile_rows
+from restoration_runner.models.kernels.launch import WARPS, programs_per_frame, takes, tile_rows
 
 
 @triton.jit
 def _add_residual(
-    x, d, bias, y, parts, pivot, P, W, y_frame, y_row, y_pixel, rows,
+    x, d, bias, y, parts, pivot, P, W, y_frame, y_row, y_pixel,
     C: tl.constexpr, G: tl.constexpr, TILE: tl.constexpr, COPIES: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     part = tl.program_id(0)
-    t = tl.program_id(1)
+    t = tl.num_programs(1) - 1 - tl.program_id(1)
     GROUP: tl.constexpr = C // G
     c = tl.arange(0, C)
     r = tl.arange(0, TILE)
@@ -30,11 +31,10 @@ def _add_residual(
     pivot_values = tl.load(x + base + first_of_group).to(tl.float32) + tl.load(bias + first_of_group)
     s = tl.zeros((TILE, C), tl.float32)
     q = tl.zeros((TILE, C), tl.float32)
-    start = part * rows
-    end = tl.minimum(start + rows, P)
-    for r0 in range(start, end, TILE):
-        p = r0 + r
-        inside = (p < end)[:, None]
+    last = (P - 1) // TILE
+    for tile in range(part, last + 1, tl.num_programs(0)):
+        p = (last - tile) * TILE + r
+        inside = (p < P)[:, None]
         at = base + p.to(tl.int64)[:, None] * C + c[None, :]
         v = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
         v = (v + tl.load(d + at, mask=inside, other=0.0).to(tl.float32) + b[None, :]).to(y.dtype.element_ty)
@@ -58,11 +58,10 @@ def add_residual(x: Tensor, d: Tensor, bias: Tensor, *, groups: int) -> GroupSum
     if not takes(x, C, groups):
         d.copy_(x.float() + d.float() + bias)
         return group_sums(d, torch.zeros_like(bias), groups)
-    rows = rows_per_program(H * W, T, C)
-    parts = x.new_empty((T, -(-H * W // rows), 2, groups), dtype=torch.float32)
+    parts = x.new_empty((T, 2, groups, programs_per_frame(H * W, T, C)), dtype=torch.float32)
     pivot = x.new_empty((T, C), dtype=torch.float32)
-    _add_residual[(parts.shape[1], T)](
-        x, d, bias, d, parts, pivot, H * W, W, *d.stride()[:3], rows, C, groups, tile_rows(C), 0, True, num_warps=WARPS
+    _add_residual[(parts.shape[3], T)](
+        x, d, bias, d, parts, pivot, H * W, W, *d.stride()[:3], C, groups, tile_rows(C), 0, True, num_warps=WARPS
     )
     return GroupSums(parts, pivot, H * W * (C // groups))
 
@@ -78,8 +77,7 @@ def add_residual_into(buffer: Tensor, x: Tensor, d: Tensor, bias: Tensor, *, slo
         if copies:
             buffer[slot - copies : slot, :H, :W] = buffer[slot, :H, :W]
         return
-    rows = rows_per_program(H * W, T, C)
-    _add_residual[(-(-H * W // rows), T)](
-        x, d, bias, buffer[slot:], bias, bias, H * W, W, *buffer.stride()[:3], rows,
+    _add_residual[(programs_per_frame(H * W, T, C), T)](
+        x, d, bias, buffer[slot:], bias, bias, H * W, W, *buffer.stride()[:3],
         C, 1, tile_rows(C), copies, False, num_warps=WARPS,
     )  # fmt: skip

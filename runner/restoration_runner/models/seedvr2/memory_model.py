@@ -146,7 +146,7 @@ def vae_weights(load: Load, knobs: VaeKnobs) -> int:
     for level in (*_encoder_levels(load.vae, knobs), *_decoder_levels(load.vae, knobs)):
         own = knobs.of_encoder if level.is_encoder else knobs
         one_by_one = level.full and own.frames_at_once == 1
-        copies = 0 if not one_by_one else 3 if own.strip_rows is None else 1
+        copies = 3 if _has_rings(level, own) else 1 if one_by_one else 0
         total += (36 + 27 * copies) * level.channels * level.convolved
         total += level.inputs * level.channels if level.inputs != level.channels else 0
         resampled = (
@@ -161,7 +161,7 @@ def vae_weights(load: Load, knobs: VaeKnobs) -> int:
 @dataclass(frozen=True)
 class _Level:
     """One resolution. share: of the pixels of a frame; rate: frames of it for each latent. full: whether it goes frame
-    by frame with the full-resolution ones, see `VaeKnobs`."""
+    by frame with the full-resolution ones, see `VaeKnobs`; ring: whether its frames come together, but have rings."""
 
     is_encoder: bool
     inputs: int
@@ -170,6 +170,7 @@ class _Level:
     share: float
     rate: int
     full: bool
+    ring: bool
     resample: str
 
     @property
@@ -185,8 +186,8 @@ def _encoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
     for i, channels in enumerate(config.channels):
         resample = "" if i == last else "time" if i >= first_temporal else "space"
         inputs = config.channels[max(i - 1, 0)]
-        full = i < first_temporal + knobs.second_level
-        levels.append(_Level(True, inputs, channels, config.encoder_blocks, 4.0**-i, rate, full, resample))
+        full, ring = i < first_temporal + knobs.second_level, i == first_temporal
+        levels.append(_Level(True, inputs, channels, config.encoder_blocks, 4.0**-i, rate, full, ring, resample))
         rate //= 2 if resample == "time" else 1
     return levels
 
@@ -198,7 +199,7 @@ def _decoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
         resample = "" if i == last else "time" if i < config.temporal_levels else "space"
         inputs, share = backwards[max(i - 1, 0)], 4.0 ** (i - last)
         full = i >= config.temporal_levels - knobs.second_level
-        levels.append(_Level(False, inputs, channels, config.encoder_blocks + 1, share, rate, full, resample))
+        levels.append(_Level(False, inputs, channels, config.encoder_blocks + 1, share, rate, full, False, resample))
         rate *= 2 if resample == "time" else 1
     return levels
 
@@ -235,7 +236,11 @@ def _kept_frames(level: _Level, knobs: VaeKnobs) -> int:
     """A ring holds three frames of its input; strips and joined buffers keep two, or none if those are on the host."""
     if level.full and knobs.past_on_host:
         return 0
-    return 3 if level.full and knobs.frames_at_once == 1 and knobs.strip_rows is None else 2
+    return 3 if _has_rings(level, knobs) else 2
+
+
+def _has_rings(level: _Level, knobs: VaeKnobs) -> bool:
+    return (level.full or level.ring) and knobs.frames_at_once == 1 and knobs.strip_rows is None
 
 
 def host_bytes(load: Load, knobs: Knobs) -> int:
@@ -276,8 +281,9 @@ def encoder_work(load: Load, knobs: Knobs) -> int:
         peaks = [block + pair + made]
     else:
         # Beside it what is collected for the next level, which sees all frames: its input, a buffer with two earlier
-        # frames, and what comes out.
-        joined = (frames + earlier) * 2 * after.channels + frames * (after.channels + full.channels)
+        # frames (where it has no rings), what comes out, and what is written for its downsampling.
+        buffers = 1 if _has_rings(after, knobs.vae.of_encoder) else 2
+        joined = (frames + earlier) * buffers * after.channels + frames * (after.channels + full.channels)
         peaks = [block + handed_on, 2 * handed_on, after.share * joined]
     picture = frames * load.vae.image_channels * (4 / load.element_bytes + 3)
     return round(load.element_bytes * load.pixels * (max(peaks) + picture))

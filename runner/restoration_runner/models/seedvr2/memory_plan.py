@@ -38,7 +38,7 @@ def ladder(load: Load) -> Iterator[Knobs]:
     strips = [replace(ring, strip_rows=rows) for rows in (few, some, many)]
     lean = DitKnobs(mlp_rows=8192, attention_rows=8192)
     streamed = replace(lean, streamed_weights=True)
-    for latents in (3, 2, 1):
+    for latents in (6, 3, 2, 1):
         yield Knobs(latents_at_once=latents, vae=ring)
     yield Knobs(vae=ring, dit=lean)
     for latents in (2, 1):

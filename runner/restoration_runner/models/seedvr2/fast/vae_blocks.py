@@ -6,6 +6,7 @@ them up in passing, the sums of the next norm. Each block is the plain module of
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import cast
 
 import torch
@@ -48,12 +49,25 @@ def bias_of(module: nn.Module) -> Tensor:
     return cast(Tensor, module.bias).detach()
 
 
-def causal_conv(conv: vae.CausalConv3d, *, full_resolution: bool, knobs: VaeKnobs) -> CausalConv:
-    """`conv` with a ring or in strips where it stands in the full-resolution stages and the knobs ask for that."""
+class Stage(Enum):
+    """What a convolution's place in the network says about its form.
+
+    FULL: the full-resolution stages, which hold nearly all memory (see `VaeKnobs.frames_at_once`). RING: frames come
+    together, but are large enough to be convolved one by one, where memory is not scarce. DEEP: small frames, convolved
+    together.
+    """
+
+    FULL = "full"
+    RING = "ring"
+    DEEP = "deep"
+
+
+def causal_conv(conv: vae.CausalConv3d, *, stage: Stage, knobs: VaeKnobs) -> CausalConv:
+    """`conv` with a ring or in strips where it stands in those stages and the knobs ask for that."""
     weight, bias = weight_of(conv), bias_of(conv)
-    if full_resolution and knobs.strip_rows is not None:
+    if stage is Stage.FULL and knobs.strip_rows is not None:
         return StripConv(weight, bias, rows=knobs.strip_rows, past_on_host=knobs.past_on_host)
-    if full_resolution and knobs.frames_at_once == 1:
+    if stage is not Stage.DEEP and knobs.frames_at_once == 1 and knobs.strip_rows is None:
         return RingConv(weight, bias)
     return CausalConv(weight, bias)
 
@@ -77,10 +91,10 @@ class Norm:
 
 
 class ResBlock:
-    def __init__(self, block: vae.ResBlock, *, full_resolution: bool, knobs: VaeKnobs) -> None:
+    def __init__(self, block: vae.ResBlock, *, stage: Stage, knobs: VaeKnobs) -> None:
         self.norm1, self.norm2 = Norm(block.norm1), Norm(block.norm2)
-        self.conv1 = causal_conv(block.conv1, full_resolution=full_resolution, knobs=knobs)
-        self.conv2 = causal_conv(block.conv2, full_resolution=full_resolution, knobs=knobs)
+        self.conv1 = causal_conv(block.conv1, stage=stage, knobs=knobs)
+        self.conv2 = causal_conv(block.conv2, stage=stage, knobs=knobs)
         self.skip: Tensor | None = None  # [inputs, outputs]
         if isinstance(block.skip, vae.PointwiseConv3d):
             self.skip = weight_of(block.skip).flatten(1).t().contiguous()
@@ -164,9 +178,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, most_scores: int, *, out: Tensor) ->
 
 class MiddleBlock:
     def __init__(self, block: vae.MiddleBlock, *, knobs: VaeKnobs) -> None:
-        self.before = ResBlock(block.before, full_resolution=False, knobs=knobs)
+        self.before = ResBlock(block.before, stage=Stage.DEEP, knobs=knobs)
         self.attention = FrameAttention(block.attention, knobs)
-        self.after = ResBlock(block.after, full_resolution=False, knobs=knobs)
+        self.after = ResBlock(block.after, stage=Stage.DEEP, knobs=knobs)
 
     def __call__(self, a: Activation, state: FastState | None) -> Activation:
         return self.after(self.attention(self.before(a, state)), state)

@@ -148,7 +148,7 @@ class CausalConv(CausalInput):
 
 
 class RingConv(CausalConv):
-    """Three taps, one frame a call: the last three frames stay where they are, and the weights turn instead.
+    """Three taps, frame by frame: the last three frames stay where they are, and the weights turn instead.
 
     The frames lie side by side as channels, so that three taps over time are one 2-D convolution, for which cuDNN has
     faster kernels. Slot j of a ring whose newest frame is in slot s holds time tap (j - s - 1) mod 3. Measured on one
@@ -161,9 +161,24 @@ class RingConv(CausalConv):
         turns = [[(slot - newest - 1) % 3 for slot in range(3)] for newest in range(3)]
         self._turned = [frames_as_channels(weight[:, :, taps], dtype or weight.dtype) for taps in turns]
 
+    def of_normalised(
+        self, x: Tensor, scale: Tensor, shift: Tensor, state: FastState | None, *, overwrite: bool = False
+    ) -> Tensor:
+        T, H, W, _ = x.shape
+        if T == 1:
+            return super().of_normalised(x, scale, shift, state, overwrite=overwrite)
+        state = state or FastState()  # frames of one clip follow each other like chunks of a stream
+        out = x if overwrite else x.new_empty((T, H, W, self.weight.shape[0]))
+        for t in range(T):
+            frame = slice(t, t + 1)
+            room = self.room(x[frame], state)
+            normalise_into(room.buffer, x[frame], scale[frame], shift[frame], slot=room.slot, copies=room.copies)
+            self.run(room, state, out=out[frame])
+        return out
+
     def room(self, like: Tensor, state: FastState | None) -> Room:
         if like.shape[0] != 1:
-            raise ValueError(f"a ring takes one frame a call, not {like.shape[0]}")
+            raise ValueError(f"a ring takes one frame at a time, not {like.shape[0]}")
         if state is None:
             return super().room(like, None)
         past = state.past(self)

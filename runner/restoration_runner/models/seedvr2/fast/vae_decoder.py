@@ -15,6 +15,7 @@ from restoration_runner.models.seedvr2.fast.vae_blocks import (
     MiddleBlock,
     Norm,
     ResBlock,
+    Stage,
     bias_of,
     weight_of,
 )
@@ -54,7 +55,8 @@ def prepare_level(level: vae.Level, config: VaeConfig, *, full_resolution: bool,
     up = None
     if isinstance(level.resample, vae.Upsample):
         up = upsample(level.resample, groups=config.groups, full_resolution=full_resolution, knobs=knobs)
-    return Level([ResBlock(block, full_resolution=full_resolution, knobs=knobs) for block in blocks], up)
+    stage = Stage.FULL if full_resolution else Stage.DEEP
+    return Level([ResBlock(block, stage=stage, knobs=knobs) for block in blocks], up)
 
 
 class Decoder:

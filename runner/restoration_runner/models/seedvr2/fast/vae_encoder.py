@@ -14,6 +14,7 @@ from restoration_runner.models.seedvr2.fast.vae_blocks import (
     MiddleBlock,
     Norm,
     ResBlock,
+    Stage,
     bias_of,
     weight_of,
 )
@@ -45,10 +46,10 @@ class Level:
     down: CausalConv | None
 
 
-def prepare_level(level: vae.Level, *, full_resolution: bool, knobs: VaeKnobs) -> Level:
+def prepare_level(level: vae.Level, *, stage: Stage, knobs: VaeKnobs) -> Level:
     blocks = [cast(vae.ResBlock, block) for block in level.blocks]
     down = downsample(level.resample) if isinstance(level.resample, vae.Downsample) else None
-    return Level([ResBlock(block, full_resolution=full_resolution, knobs=knobs) for block in blocks], down)
+    return Level([ResBlock(block, stage=stage, knobs=knobs) for block in blocks], down)
 
 
 def downsample(block: vae.Downsample) -> CausalConv:
@@ -69,12 +70,18 @@ class Encoder:
         self.whole_rate = len(config.channels) - 1 - config.temporal_levels
         self.second_level = knobs.second_level and config.temporal_levels > 0
         self.levels = [
-            prepare_level(cast(vae.Level, level), full_resolution=i < self.whole_rate + self.second_level, knobs=knobs)
+            prepare_level(cast(vae.Level, level), stage=self._stage(i), knobs=knobs)
             for i, level in enumerate(encoder.levels)
         ]
         self.middle = MiddleBlock(encoder.middle, knobs=knobs)
         self.norm_out = Norm(encoder.norm_out)
         self.conv_out = CausalConv(weight_of(encoder.conv_out), bias_of(encoder.conv_out))
+
+    def _stage(self, level: int) -> Stage:
+        """The level that halves time first still sees every frame, large ones: 795 instead of 729 TFLOP/s in rings."""
+        if level < self.whole_rate + self.second_level:
+            return Stage.FULL
+        return Stage.RING if level == self.whole_rate else Stage.DEEP
 
     def __call__(self, x: Tensor, state: FastState | None) -> Tensor:
         if self.second_level:
