@@ -4,6 +4,7 @@ What the user asked for goes to standard output, everything said on the way to s
 """
 
 import sys
+import webbrowser
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,23 @@ import typer
 import yaml
 from rich.console import Console
 
-from restoration_cli import again, explain, submission, uploads, watching
+from restoration_cli import again, explain, store, submission, uploads, watching
 from restoration_cli.access import Restorations
 from restoration_cli.errors import DONE, FAILED, INTERRUPTED, REFUSED, CommandError
-from restoration_cli.options import Access, Context, Everywhere, Kubeconfig, Name, Names, Namespace, Selector
+from restoration_cli.options import (
+    Access,
+    AwsProfile,
+    CaFile,
+    Context,
+    Endpoint,
+    Everywhere,
+    Kubeconfig,
+    Name,
+    Names,
+    Namespace,
+    Region,
+    Selector,
+)
 from restoration_cli.rows import row
 from restoration_cli.tables import plain_table
 from restoration_cli.view import Restoration
@@ -53,14 +67,10 @@ def submit(
     upload_to: Annotated[
         str | None, typer.Option(envvar="VR_UPLOAD_TO", help="s3://BUCKET/FOLDER/ where a local file goes.")
     ] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="S3 server for the upload; default AWS_ENDPOINT_URL, else AWS.")
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="Its region; default AWS_REGION.")] = None,
-    aws_profile: Annotated[
-        str | None, typer.Option(help="Profile of ~/.aws/credentials with the upload's keys.")
-    ] = None,
-    ca_file: Annotated[Path | None, typer.Option(help="Certificate authority of the S3 server.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    ca_file: CaFile = None,
     name: Annotated[str | None, typer.Option(help="Name of the VideoRestoration; default from the input's.")] = None,
     profile: Annotated[str | None, typer.Option(help="Name of the profile; default 'default'.")] = None,
     namespaced_profile: Annotated[
@@ -86,7 +96,7 @@ def submit(
     elif upload_to is not None and endpoint is not None:
         raise CommandError("--endpoint is for uploads, and an input in object storage is not uploaded; leave it out")
     restorations = Access(kubeconfig, context, namespace).connect()
-    place = uploads.Place(endpoint=endpoint, region=region, aws_profile=aws_profile, ca_file=ca_file)
+    place = store.Place(endpoint=endpoint, region=region, aws_profile=aws_profile, ca_file=ca_file)
 
     def body(sha256: str | None) -> dict[str, object]:
         wish = submission.Wish(
@@ -114,6 +124,37 @@ def submit(
     if remote is not source:
         digest = uploads.upload(Path(source), remote, place, _errors())
     _created(restorations, restorations.create(body(digest)), wait=wait)
+
+
+@app.command("open")
+def open_result(
+    name: Name,
+    output: Annotated[Path | None, typer.Option(help="Folder for the files; default ./NAME-before-after.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the excerpt that the page plays.")] = 10,
+    at: Annotated[float | None, typer.Option(min=0, help="Its first second; default so that it is the middle.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page; else only say where.")] = True,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    ca_file: CaFile = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show a finished restoration before and after: a picture, and a page with a slider. Ends with 1 if it failed."""
+    it = Access(kubeconfig, context, namespace).connect().get(name)
+    if it.finished and not it.succeeded:
+        _print_explanation(it, explain.explain(it, datetime.now(UTC)), to=_errors())
+        raise typer.Exit(FAILED)
+    from restoration_cli import beforeafter  # decoders take half a second to load, and no other command needs them
+
+    place = store.Place(endpoint=endpoint, region=region, aws_profile=aws_profile, ca_file=ca_file)
+    choice = beforeafter.Choice(seconds=seconds, at_s=at)
+    page = beforeafter.make(it, place, output or Path(f"{name}-before-after"), choice, _errors())
+    print(page)
+    print(page.with_name("before-after.png"))
+    if browser and not webbrowser.open(page.resolve().as_uri()):
+        _say("no browser was found; open the first of these files yourself")
 
 
 @app.command("list")

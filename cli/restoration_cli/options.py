@@ -5,6 +5,7 @@ kubectl hands a plugin everything after its name, so they stand behind the comma
 
 import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +33,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the VideoRest
 Names = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of VideoRestorations.", autocompletion=_names)
 ]
+Endpoint = Annotated[str | None, typer.Option(help="S3 server; default AWS_ENDPOINT_URL, else AWS.")]
+Region = Annotated[str | None, typer.Option(help="Its region; default AWS_REGION.")]
+AwsProfile = Annotated[str | None, typer.Option(help="Profile of ~/.aws/credentials with the keys for it.")]
+CaFile = Annotated[Path | None, typer.Option(help="Certificate authority of the S3 server.")]
 
 
 @dataclass(frozen=True)

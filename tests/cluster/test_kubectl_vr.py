@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,9 @@ from unittest import mock
 import pytest
 from hack.cluster.binaries import ALL
 from hack.cluster.controlplane import ControlPlane
+from tests.builders import clips, ffprobe
 from tests.builders.apiserver import ApiServer, resource_path
+from tests.builders.clips import Clip
 from tests.builders.resources import Body, make_vr
 from tests.builders.servers import ACCESS_KEY, SECRET_KEY, S3Server
 from tests.builders.statuses import failed, make_status, running, succeeded
@@ -150,6 +153,8 @@ ENDINGS = [
     ("retry", running(41), 2, "clip is not over"),
     ("logs", None, 2, "clip has no Job yet"),
     ("logs", running(41), 2, f"there is no pod of Job {JOB}"),
+    ("open", running(41), 2, "clip is not over"),
+    ("open", failed("AccessDenied", "403 for bucket media"), 1, "The operator says: 403 for bucket media"),
 ]
 
 
@@ -162,7 +167,7 @@ def test_how_commands_end(cluster: Cluster, command: str, status: Any, code: int
 
 
 def test_what_is_not_there_is_named(cluster: Cluster) -> None:
-    for command in ("explain", "watch", "logs", "retry", "suspend", "resume", "cancel"):
+    for command in ("explain", "watch", "logs", "open", "retry", "suspend", "resume", "cancel"):
         sentence = f"error: VideoRestoration {cluster.namespace}/clip does not exist\n"
         assert cluster.vr(command, "clip") == (2, "", sentence)
     assert cluster.vr("list", "--context", "nowhere")[0] == 2
@@ -390,3 +395,60 @@ def test_logs_are_those_of_the_last_pod_of_the_job(cluster: Cluster, control_pla
     assert cluster.vr("logs", "clip", "--execution", "1")[1].startswith("runner says hello")
     code, _, err = cluster.vr("logs", "clip", "--execution", "2")
     assert (code, "there are: 1" in err) == (2, True)
+
+
+# -- looking at the result --------------------------------------------------------------------------------------------
+
+SHORT = Clip(frames=12, width=48, height=32, cuts=(5,))
+
+
+def _restored(cluster: Cluster, bucket: S3Server, folder: Path) -> str:
+    """A restoration that is over, with both videos in the bucket. Returns their prefix."""
+    prefix = f"{cluster.namespace}/"
+    for name, clip in (("in.mp4", SHORT), ("out.mp4", SHORT.but(width=96, height=64, codec="libx265"))):
+        bucket.client().fput_object("cli", prefix + name, str(clips.write(folder / name, clip)))
+    cluster.create("clip", None, {"input.uri": f"s3://cli/{prefix}in.mp4", "output.uri": f"s3://cli/{prefix}out.mp4"})
+    cluster.says("clip", succeeded() | {"output": {"uri": f"s3://cli/{prefix}out.mp4"}})
+    return prefix
+
+
+def test_open_shows_before_and_after(
+    cluster: Cluster, bucket: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = _restored(cluster, bucket, tmp_path)
+    folder = tmp_path / "made" / "here"
+    code, out, err = cluster.vr("open", "clip", "--output", str(folder), "--no-browser")
+    assert (code, out, err) == (0, f"{folder}/index.html\n{folder}/before-after.png\n", "")
+    assert ffprobe.times(folder / "before.mp4") == ffprobe.times(folder / "after.mp4")
+    assert len(ffprobe.times(folder / "after.mp4")) == SHORT.frames
+    assert f"s3://cli/{prefix}in.mp4" in (folder / "index.html").read_text()
+
+    # Again, with a browser: a program that writes down what it is to open. And a result that somebody has replaced.
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    monkeypatch.setattr(webbrowser, "_tryorder", None)
+    monkeypatch.setenv("BROWSER", str(browser))
+    cluster.says("clip", succeeded() | {"output": {"uri": f"s3://cli/{prefix}out.mp4", "etag": '"another"'}})
+    code, out, err = cluster.vr("open", "clip", "--output", str(folder))
+    assert (code, (tmp_path / "opened").read_text()) == (0, f"{folder.as_uri()}/index.html\n")
+    assert err == f"s3://cli/{prefix}out.mp4 has been replaced since clip was published\n"
+
+
+def test_what_open_cannot_show_is_one_sentence(cluster: Cluster, bucket: S3Server, tmp_path: Path) -> None:
+    prefix = _restored(cluster, bucket, tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    refused = [
+        (("--output", str(tmp_path / "file")), f"{tmp_path}/file cannot be written"),
+        (("--aws-profile", "nobody"), "the profile 'nobody'"),
+        (("--endpoint", "http://127.0.0.1:1"), "the store cannot be used"),
+        (("--at", "99", "--output", str(tmp_path / "late")), "has no frame at 99 s"),
+    ]
+    for arguments, said in refused:
+        code, out, err = cluster.vr("open", "clip", "--no-browser", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert said in err
+    bucket.client().remove_object("cli", f"{prefix}out.mp4")
+    code, out, err = cluster.vr("open", "clip", "--no-browser", "--output", str(tmp_path / "gone"))
+    assert (code, out) == (2, "")
+    assert err == f"error: there is no object s3://cli/{prefix}out.mp4 any more, or not at this endpoint\n"

@@ -7,17 +7,19 @@ before the demo, which installs its own again.
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hack.cluster.paths import CHECKOUT
 from hack.docs.blocks import Block
 from hack.docs.play import marked, play, times
+from PIL import Image
 
 from tests.builders import ffprobe
 from tests.e2e.conftest import Installation
 
 ME = "tests/e2e/test_tutorial.py"
-PAGES = ("docs/operations.md", "docs/monitoring.md")
+PAGES = ("docs/operations.md", "docs/monitoring.md", "docs/kubectl-vr.md")
 """Pages with commands that look at what the tutorial has made."""
 
 
@@ -58,3 +60,13 @@ def test_a_new_user_gets_from_a_checkout_to_a_restored_video(clean: Installation
     clean.bucket.download("tutorial/restored.mp4", CHECKOUT / "out" / "first" / "restored.mp4")
     video = ffprobe.video(CHECKOUT / "out" / "first" / "restored.mp4")
     assert (video["width"], video["height"]) == (320, 136)
+    _assert_before_after(CHECKOUT / "out" / "first")
+
+
+def _assert_before_after(folder: Path) -> None:
+    """What `kubectl vr open` has written: a picture, and excerpts with the same frames at the same times."""
+    with Image.open(folder / "before-after.png") as picture:
+        assert picture.width > 2 * 320
+    times_of = [ffprobe.times(folder / name) for name in ("before.mp4", "after.mp4")]
+    assert times_of[0] == times_of[1]
+    assert len(times_of[0]) == 25  # one second, as docs/kubectl-vr.md asks for
