@@ -23,7 +23,7 @@ from restoration_cli.errors import CommandError
 UNSPECIFIED: Final = 2
 SEEK_MARGIN_S: Final = 1.0
 """A demuxer may land behind the moment that was asked for by the depth of B frames."""
-SAME_MOMENT_S: Final = 0.002
+SAME_MOMENT_S: Final = 0.001
 """Timestamps of both files are rounded to their own time bases."""
 PREVIEW_SHORT_SIDE: Final = 1080
 TICKS: Final = 90000
@@ -136,7 +136,7 @@ def excerpt(before: Video, after: Video, folder: Path, *, start_s: float, second
         _Writer(folder / "after.mp4", size, _matrix(after, before)) as high_file,
     ):
         for time_s, low, high in _moments(before, after, start_s):
-            if frames and time_s >= start_s + seconds:
+            if frames and time_s >= start_s + seconds - SAME_MOMENT_S:
                 break
             ticks = round((time_s - start_s) * TICKS)
             low_file.write(low, ticks)

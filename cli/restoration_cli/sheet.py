@@ -13,6 +13,8 @@ DETAIL: Final = (16, 9)
 """Form of the details."""
 CELL: Final = 8
 """Details are looked for on a grid of such cells."""
+PLACES: Final = 16
+"""And at so many places along each side, which is close enough: the boxes overlap by far the most of them."""
 
 
 def sheet(pairs: list[Pair], *, before: str, after: str) -> Image.Image:
@@ -55,8 +57,8 @@ def detailed(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, 
     )
     boxes = [
         (left, top, left + width, top + height)
-        for top in range(0, max(1, image.height - height + 1), CELL)
-        for left in range(0, max(1, image.width - width + 1), CELL)
+        for top in _places(image.height - height)
+        for left in _places(image.width - width)
     ]
     # One small picture, each pixel of which is the mean of a cell: means of boxes are then cheap.
     small = changes.resize((max(1, image.width // CELL), max(1, image.height // CELL)), Image.Resampling.BOX)
@@ -67,6 +69,11 @@ def detailed(image: Image.Image, size: tuple[int, int]) -> tuple[int, int, int, 
         return sum(level * count for level, count in enumerate(histogram)) / max(1, part.width * part.height)
 
     return max(boxes, key=busyness)
+
+
+def _places(room: int) -> range:
+    """Where a box may begin along one side: every cell, or at most some twenty places."""
+    return range(0, max(0, room) + 1, max(CELL, room // PLACES // CELL * CELL))
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
