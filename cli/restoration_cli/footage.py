@@ -192,8 +192,10 @@ def _matrix(video: Video, other: Video) -> int:
 
 
 def _rgb(frame: VideoFrame, matrix: int) -> Image.Image:
-    picture: Image.Image = frame.to_image(src_colorspace=matrix)
-    return picture
+    picture = frame.reformat(format="rgb24", src_colorspace=matrix)
+    [plane] = picture.planes
+    size = (picture.width, picture.height)
+    return Image.frombytes("RGB", size, bytes(plane), "raw", "RGB", plane.line_size)
 
 
 def _enlarged(frame: VideoFrame, before: Video, after: Video) -> Image.Image:
