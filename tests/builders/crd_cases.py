@@ -315,7 +315,12 @@ PROFILE: Rows = (
         "may not be more than 1024",
         {"image": {"reference": "r", "subPath": "p" * 1025}},
     ),
-    *refuse("model.source", "should match", {"download": {"uri": "hf://a/b", "endpoint": "hub.example.com"}}),
+    *refuse(
+        "model.source",
+        "should match",
+        {"download": {"uri": "hf://a/b", "endpoint": "hub.example.com"}},
+        {"download": {"uri": "hf://a/b", "endpoint": "https://user:password@hub.example.com"}},
+    ),
     *refuse(
         "model.source",
         "may not be more than 512",

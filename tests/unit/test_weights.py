@@ -1,5 +1,7 @@
 """The digest of a model folder, and finding one."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,8 @@ import pytest
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
-from restoration_runner.weights.digest import check_digest, folder_digest
+from restoration_runner.weights import digest as digest_module
+from restoration_runner.weights.digest import check_digest, check_sums, folder_digest, promised_digest, write_sums
 from restoration_runner.weights.source import find_model
 
 
@@ -74,3 +77,63 @@ def test_a_model_is_found_by_path_or_by_name(folder: Path, monkeypatch: pytest.M
     assert find_model("model") == folder
     with pytest.raises(RestorationError, match="there is no model 'other'"):
         find_model("other")
+
+
+# A folder of a volume or an image, whose list stands for its weights until they are read.
+
+
+def with_list(folder: Path) -> str:
+    digest = write_sums(folder)
+    assert digest == folder_digest(folder)
+    return digest
+
+
+def test_the_list_names_the_weights_without_reading_them(folder: Path) -> None:
+    digest = with_list(folder)
+    (folder / "dit.safetensors").write_text("rotten, and nobody reads it")
+    assert promised_digest(folder) == digest
+    with pytest.raises(RestorationError, match=r"changed: dit\.safetensors"):
+        check_sums(folder)
+
+
+def test_without_a_list_the_weights_are_read(folder: Path) -> None:
+    assert promised_digest(folder) == folder_digest(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: (folder / "vae.safetensors").unlink(), r"missing: vae\.safetensors"),
+        (write("more.safetensors", "new"), r"not listed: more\.safetensors"),
+        (write("dit.pth", "pickle"), r"dit\.pth is a pickle"),
+        (write("SHA256SUMS", "../x"), "no line of sha256sum"),
+    ],
+)
+def test_what_is_seen_of_a_wrong_folder_is_said_at_once(
+    folder: Path, change: Callable[[Path], object], says: str
+) -> None:
+    with_list(folder)
+    change(folder)
+    with pytest.raises(RestorationError, match=says) as caught:
+        promised_digest(folder)
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "says"),
+    [
+        (errno.EACCES, FailureReason.MODEL_INVALID, "may not be read by user"),
+        (errno.EIO, FailureReason.MODEL_UNAVAILABLE, "Input/output error; check the volume"),
+        (errno.ESTALE, FailureReason.MODEL_UNAVAILABLE, "Stale file handle"),
+    ],
+)
+def test_a_volume_that_fails_may_be_well_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: FailureReason, says: str
+) -> None:
+    def fail(path: Path) -> str:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(digest_module, "file_sha256", fail)
+    with pytest.raises(RestorationError, match=says) as caught:
+        folder_digest(folder)
+    assert caught.value.reason is reason

@@ -135,7 +135,7 @@ class DownloadSource(Part):
     endpoint: str | None = Field(
         default=None,
         max_length=512,
-        pattern=r"^https?://\S+$",
+        pattern=r"^https?://[^@\s]+$",  # no credentials: it is in messages
         description="A mirror of the Hugging Face hub; default HF_ENDPOINT of pod.env, else huggingface.co.",
     )
     token_secret_name: ObjectName | None = Field(

@@ -37,6 +37,35 @@ def test_before_the_number_of_frames_is_known_the_stage_is_the_summary() -> None
     assert (status.summary, status.percent) == ("Fetching", None)
 
 
+def fetching(seconds: float, done: int | None, total: int | None) -> PolledProgress:
+    """Weights arrive, and no frame is restored."""
+    return said(seconds, 0, stage=Stage.FETCHING_MODEL, model_bytes_done=done, model_bytes_total=total)
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "summary"),
+    [
+        (0, 6_783_018_808, "FetchingModel 0%"),
+        (2_781_037_711, 6_783_018_808, "FetchingModel 40%"),
+        (7_000_000_000, 6_783_018_808, "FetchingModel 100%"),
+        (None, None, "0% 0/24000"),
+    ],
+)
+def test_while_weights_arrive_the_summary_is_theirs(done: int | None, total: int | None, summary: str) -> None:
+    status = merge(None, fetching(10, done, total))
+    assert status is not None
+    assert (status.summary, status.stage, status.percent) == (summary, Stage.FETCHING_MODEL, 0)
+
+
+def test_each_percent_of_the_weights_is_written() -> None:
+    stored = merge(None, fetching(10, 100, 1000))
+    assert merge(stored, fetching(11, 109, 1000)) == stored
+    more = merge(stored, fetching(12, 110, 1000))
+    assert more is not None and more.summary == "FetchingModel 11%"
+    restoring = merge(more, said(13, 0))
+    assert restoring is not None and restoring.summary == "0% 0/24000"
+
+
 @pytest.mark.parametrize(("milliseconds", "estimate"), [(90_000, at(102)), (10**15, None), (10**400, None)])
 def test_the_estimate_is_the_runners(milliseconds: int, estimate: datetime | None) -> None:
     status = merge(None, said(12, 1, remaining_milliseconds=milliseconds))
