@@ -91,7 +91,7 @@ e2e-gitops: test-tools ## A real Argo CD follows examples/10-argo-cd on the node
 	$(PYTEST) tests/gitops --junitxml=$(REPORTS)/gitops.xml
 
 .PHONY: soak
-soak: test-tools ## The expensive proofs in full (hours): scenes of every length, histories, kills, frozen leaders
+soak: test-tools ## The expensive proofs in full (hours): scenes of every length, histories, kills, frozen leaders, hostile bytes
 	VR_TEST_SCENES=1200 $(PYTEST) tests/model/test_streaming.py -n 2
 	VR_TEST_HISTORIES=10000 $(PYTEST) tests/simulation -n 2 -rP
 	VR_TEST_KILLS=1000 $(PYTEST) tests/cluster/operator/test_kills.py -rP
@@ -99,6 +99,7 @@ soak: test-tools ## The expensive proofs in full (hours): scenes of every length
 	VR_TEST_DEATHS=400 VR_TEST_S3_DEATHS=100 VR_TEST_RACES=40 $(PYTEST) tests/media/test_killed_anywhere.py -n 2
 	VR_TEST_S3="moto seaweed minio" $(PYTEST) tests/storage/test_commit_killed.py --timeout 3000
 	VR_TEST_MEMORY_FRAMES=300,3000 $(PYTEST) tests/media/test_memory.py -rP
+	VR_TEST_FUZZ=20000 VR_TEST_FUZZ_SEED=$${RANDOM}0000 $(PYTEST) tests/fuzz -n 2 --timeout 36000
 
 .PHONY: kueue
 kueue: test-tools ## The operator with a real Kueue; with KUBECONFIG that of a cluster (CRDs of ours are applied to it)
@@ -115,6 +116,10 @@ images: setup ## Build both images, print what each layer weighs, write out/imag
 .PHONY: release-artifacts
 release-artifacts: setup | $(UV) ## Wheel, source, chart, install.yaml, bills of materials and checksums in out/release (TAG=v… is checked)
 	@UV=$(UV) $(PYTHON) -m hack.release $(if $(TAG),--tag $(TAG))
+
+.PHONY: audit
+audit: setup ## Known holes in the locked packages, by pip-audit; needs PyPI or OSV, and fails with a sentence without them
+	@UV=$(UV) $(PYTHON) -m hack.audit
 
 # ---- generated files
 

@@ -57,7 +57,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # modules and tests stay until the end: collecting garbage need not look at them again and again
     if any("control_plane" in getattr(item, "fixturenames", ()) for item in session.items):
         _build(session.config, CONTROL_PLANE)
-    if any("minio" in _parameters(item) for item in session.items):
+    if any("minio" in _parameters(item) or "minio_program" in _names(item) for item in session.items):
         _build(session.config, (MINIO,))
     if any("prometheus_programs" in getattr(item, "fixturenames", ()) for item in session.items):
         _build(session.config, (PROMTOOL, PROMETHEUS))
@@ -71,6 +71,10 @@ def _build(config: pytest.Config, binaries: tuple[Binary, ...]) -> None:
         ensure_built(binaries, Console())
     except ClusterError as error:
         config.stash[_BUILD_ERRORS] = config.stash.get(_BUILD_ERRORS, {}) | {binaries[0].name: str(error)}
+
+
+def _names(item: pytest.Item) -> list[str]:
+    return list(getattr(item, "fixturenames", ()))
 
 
 def _parameters(item: pytest.Item) -> list[object]:
@@ -97,6 +101,12 @@ def prometheus_programs(request: pytest.FixtureRequest) -> None:
 def kueue_programs(cluster_binaries: None, request: pytest.FixtureRequest) -> None:
     """Kueue, as `cluster_binaries`."""
     _require(request.config, KUEUE)
+
+
+@pytest.fixture(scope="session")
+def minio_program(request: pytest.FixtureRequest) -> None:
+    """MinIO's server, as `cluster_binaries`."""
+    _require(request.config, MINIO)
 
 
 def _require(config: pytest.Config, binary: Binary) -> None:

@@ -9,6 +9,7 @@ themselves.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -263,6 +264,12 @@ class Stage(StrEnum):
 LARGEST_COUNT = 2**31 - 1
 """What every reader of the status can hold; as frames, two years of 30 a second."""
 
+LARGEST_AMOUNT = 2**53 - 1
+"""Of milliseconds and bytes: what JSON's numbers hold exactly everywhere, and ten of which fit a 64-bit sum."""
+
+Amount = Annotated[int, Field(ge=0, le=LARGEST_AMOUNT)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+
 
 class Progress(VersionedContract):
     """One answer of `GET /progress`."""
@@ -271,12 +278,12 @@ class Progress(VersionedContract):
     restoration_uid: str | None = Field(default=None, max_length=64)
     """Uid of the restoration it works on: addresses are given out again, and then another runner answers."""
     stage: Stage
-    frames_done: int = Field(default=0, ge=0, le=LARGEST_COUNT)
+    frames_done: Count = 0
     """Frames in finished segments plus those already restored of the current one."""
-    frames_total: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
-    segments_done: int = Field(default=0, ge=0, le=LARGEST_COUNT)
-    segments_total: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
-    milli_frames_per_second: int | None = Field(default=None, ge=0, le=LARGEST_COUNT)
+    frames_total: Count | None = None
+    segments_done: Count = 0
+    segments_total: Count | None = None
+    milli_frames_per_second: Count | None = None
     remaining_milliseconds: int | None = Field(default=None, ge=0)
     model_bytes_done: int | None = Field(default=None, ge=0, le=2**63 - 1)
     """Of weights that this runner fetches itself; also while another stage is shown, since it goes on beside them."""
@@ -301,24 +308,24 @@ class InputOutcome(Contract):
     etag: str | None = None
     version_id: str | None = None
     size_bytes: int | None = None
-    width: int | None = None
-    height: int | None = None
-    frames: int | None = None
+    width: Count | None = None
+    height: Count | None = None
+    frames: Count | None = None
     frame_rate: str | None = None
-    duration_milliseconds: int | None = None
+    duration_milliseconds: Amount | None = None
     codec: str | None = None
 
 
 class Verification(Contract):
     verdict: Verdict
-    expected_frames: int
-    decoded_frames: int
-    repaired_frames: int = 0
-    max_timestamp_error_microseconds: int = 0
+    expected_frames: Count
+    decoded_frames: Count
+    repaired_frames: Count = 0
+    max_timestamp_error_microseconds: Amount = 0
 
 
 class StreamOutcome(Contract):
-    index: int
+    index: Count
     type: str
     action: StreamAction
     detail: str | None = Field(default=None, max_length=256)
@@ -331,9 +338,9 @@ class OutputOutcome(Contract):
     version_id: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
-    width: int | None = None
-    height: int | None = None
-    frames: int | None = None
+    width: Count | None = None
+    height: Count | None = None
+    frames: Count | None = None
     verification: Verification | None = None
     streams: tuple[StreamOutcome, ...] = ()
 
@@ -341,19 +348,19 @@ class OutputOutcome(Contract):
 class Timings(Contract):
     """Milliseconds of this execution, by the runner's clock. Stages that overlap count their own busy time."""
 
-    fetch_milliseconds: int = 0
-    model_fetch_milliseconds: int = 0
+    fetch_milliseconds: Amount = 0
+    model_fetch_milliseconds: Amount = 0
     """Waiting for weights that the runner fetches itself; what passed beside other stages is not in it."""
-    model_load_milliseconds: int = 0
-    decode_milliseconds: int = 0
-    inference_milliseconds: int = 0
-    encode_milliseconds: int = 0
-    assemble_milliseconds: int = 0
-    upload_milliseconds: int = 0
-    run_milliseconds: int = 0
+    model_load_milliseconds: Amount = 0
+    decode_milliseconds: Amount = 0
+    inference_milliseconds: Amount = 0
+    encode_milliseconds: Amount = 0
+    assemble_milliseconds: Amount = 0
+    upload_milliseconds: Amount = 0
+    run_milliseconds: Amount = 0
     """Wall time from process start to the outcome."""
-    gpu_milliseconds: int | None = None
-    peak_gpu_memory_bytes: int | None = Field(default=None, alias="peakGPUMemoryBytes")
+    gpu_milliseconds: Amount | None = None
+    peak_gpu_memory_bytes: Amount | None = Field(default=None, alias="peakGPUMemoryBytes")
 
 
 class Result(StrEnum):
@@ -371,10 +378,10 @@ class Outcome(VersionedContract):
     message: str = Field(max_length=1024)
     cache_key: str | None = Field(default=None, max_length=64)
     cache_hit: bool = False
-    segments_done: int = 0
-    segments_reused: int = 0
-    segments_total: int | None = None
-    frames_restored: int = 0
+    segments_done: Count = 0
+    segments_reused: Count = 0
+    segments_total: Count | None = None
+    frames_restored: Count = 0
     """Frames that this execution computed: 0 for a cache hit."""
     gpu: str | None = Field(default=None, max_length=128)
     input: InputOutcome | None = None

@@ -26,21 +26,24 @@ _WORDS: Final = rf"{_NAMES}|token|secret|signature|sig"
 """Names of parameters, headers and fields whose values are secret. The second list has words that sentences use, too:
 they count as names where a value follows without a gap, or in quotes."""
 
+_BEGIN: Final = r"(?:(?<![\w-])|(?<=%[0-9A-Fa-f]{2}))"
+"""Of a name: not inside a word, unless what stands before is an encoded `?` or `&`."""
+
 _LOOKS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MARK),
     # http://user:password@host, also where the whole URL is percent-encoded inside another.
-    (re.compile(r"(://|%3A%2F%2F)(?!\[redacted\]@)[^/?#\s@\"'<>]+(@|%40)", re.IGNORECASE), rf"\1{MARK}\2"),
+    (re.compile(r"(://|%3A%2F%2F)(?!\[redacted\]@)[^/?#\s@\"'<>]{1,512}(@|%40)", re.IGNORECASE), rf"\1{MARK}\2"),
     (re.compile(r"\b(AWS4-HMAC-SHA256)\b[^\"'\n]*", re.IGNORECASE), rf"\1 {MARK}"),
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MARK}"),
     # name=value in a query string or a form, <name>value in XML, "name": "value" in JSON or a repr, name: value.
-    (re.compile(rf"(?<![\w-])({_WORDS})(=|%3D)(?!\[redacted\])[^\s&\"'<>,;]+", re.IGNORECASE), rf"\1\2{MARK}"),
+    (re.compile(rf"{_BEGIN}({_WORDS})(=|%3D)(?!\[redacted\])[^\s&\"'<>,;]+", re.IGNORECASE), rf"\1\2{MARK}"),
     (re.compile(rf"<({_WORDS})>[^<]*", re.IGNORECASE), rf"<\1>{MARK}"),
     (
         re.compile(rf"([\"']({_WORDS})[\"']\s*:\s*b?[\"'])(?!\[redacted\])[^\"']*", re.IGNORECASE),
         rf"\1{MARK}",
     ),
-    (re.compile(rf"(?<![\w-])({_NAMES})(\s*:\s*)(?!\[redacted\])[^\s&\"'<>,;]+", re.IGNORECASE), rf"\1\2{MARK}"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?"), MARK),  # a JSON Web Token
+    (re.compile(rf"{_BEGIN}({_NAMES})(\s*:\s*)(?!\[redacted\])[^\s&\"'<>,;]+", re.IGNORECASE), rf"\1\2{MARK}"),
+    (re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?"), MARK),  # a JSON Web Token
     (re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{12,})"), MARK),
 )
 
@@ -62,9 +65,10 @@ def redact(text: str, known: Iterable[str] = ()) -> str:
 @lru_cache(maxsize=256)
 def _spellings(value: str) -> re.Pattern[str]:
     forms = {value, quote(value, safe=""), quote(value), quote_plus(value), quote(quote(value, safe=""), safe="")}
-    forms |= {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), form) for form in forms}
     forms |= _in_base64(value.encode())
-    return re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
+    # The two digits after a percent sign are written in capitals or not.
+    patterns = (re.sub("%[0-9A-F]{2}", r"(?i:\g<0>)", re.escape(form)) for form in sorted(forms, key=len, reverse=True))
+    return re.compile("|".join(patterns))
 
 
 def _in_base64(value: bytes) -> set[str]:

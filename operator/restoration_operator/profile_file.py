@@ -56,9 +56,9 @@ class BuiltinProfile:
 
     def _read(self, file: Path) -> Profile | NoProfile:
         try:
-            content = yaml.safe_load(file.read_text())
-        except yaml.YAMLError as error:
-            text = " ".join(str(error).split())  # it shows the place in lines of its own
+            content = yaml.safe_load(file.read_bytes())
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            text = " ".join(str(error).split())[:200]  # it shows the place in lines of its own
             return NoProfile(reason="ProfileNotReady", message=f"the built-in profile is not YAML: {text}")
         if not isinstance(content, dict) or not content.get("storage"):
             return NoProfile(reason="ProfileNotReady", message=NO_STORAGE)

@@ -6,8 +6,10 @@ probes) is dropped there, so that memory follows the number of restorations and 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
+
+from restoration_api.outcome import LARGEST_COUNT
 
 UID_LABEL = "videorestoration.dev/uid"
 EXECUTION_LABEL = "videorestoration.dev/execution"
@@ -22,13 +24,17 @@ MANAGER = "vr-operator"
 """Value of the managed-by label, and the field manager of every status apply."""
 RUNNER_CONTAINER = "runner"
 MEMORY_HINT_ARGUMENT = "--memory-hint-mib="
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Between them times can be added to and subtracted from; no object of Kubernetes is older or younger."""
+_MOST_DIGITS = 10
+_LONGEST_GRACE = timedelta(days=3650)
 
 Json = Mapping[str, Any]
 
 
 def parse_time(text: str | None) -> datetime | None:
     """An RFC 3339 time of the API server (whole or fractional seconds, `Z`); None for none."""
-    return None if not text else datetime.fromisoformat(text)
+    return None if not text else min(max(datetime.fromisoformat(text), EARLIEST), LATEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +179,7 @@ class PodView:
         conditions = {item["type"]: item for item in status.get("conditions") or ()}
         placed, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
         due = parse_time(meta.get("deletionTimestamp"))
-        grace = timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0)
+        grace = _seconds(meta.get("deletionGracePeriodSeconds") or 0)
         return cls(
             namespace=meta["namespace"],
             name=meta["name"],
@@ -237,7 +243,14 @@ def _controller(meta: Json) -> Json:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    """A number in a label or an argument, which anybody may write; 0 for what is none that the status could hold."""
+    number = int(text) if text and text.isdecimal() and len(text) <= _MOST_DIGITS else 0
+    return number if number <= LARGEST_COUNT else 0
+
+
+def _seconds(count: int) -> timedelta:
+    """The API admits any number of 64 bits as a grace period, more than a `timedelta` holds."""
+    return min(timedelta(seconds=min(count, LARGEST_COUNT)), _LONGEST_GRACE)
 
 
 def _condition(status: Json, kind: str) -> Json:

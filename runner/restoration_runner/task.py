@@ -165,9 +165,14 @@ class Task:
         )
         store, key = open_store(request.output.uri, request.output.storage, request, field="output.uri")
         self.output_store = store
-        self.work = Work(store, work_prefix(key, self._work_key()))
+        self.work = Work(store, work_prefix(key, self._work_key()), believes=self._believes)
         self.destination = Destination(store, key, request=request, keys=self.keys, work_name=self.work.name)
         log.info("work found", cache_key=self.keys.cache_key, work=store.uri(self.work.prefix))
+
+    def _believes(self, plan: Plan) -> bool:
+        from restoration_runner.examine import believable  # loads what decodes
+
+        return believable(self, plan)
 
     def _work_key(self) -> str:
         """Bypass works apart, under its owner's name: it resumes its own segments and never takes others'."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +37,7 @@ from restoration_runner.storage.store import (
     ObjectMissingError,
     PreconditionError,
     Store,
+    TooLongError,
     Unchanged,
     When,
     read_whole,
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+MOST_MARKER_BYTES = 1 << 20
+_WORK_NAME = re.compile("[0-9a-f]{16}-[0-9a-f]{8}")
 TRIES = 5
 """Of a write that meets another writer: each try sees what the other one left, so more than two mean a fight."""
 
@@ -61,9 +66,11 @@ class Maker:
 class Work:
     """One work prefix in one store."""
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str, *, believes: Callable[[Plan], bool] = lambda plan: True) -> None:
+        """believes: whether a plan that lies there is one to work by. Whoever may write to the bucket may write one."""
         self._store = store
         self.prefix = prefix
+        self._believes = believes
 
     @property
     def name(self) -> str:
@@ -71,7 +78,10 @@ class Work:
         return self.prefix.rstrip("/").rpartition("/")[2]
 
     def sibling(self, name: str) -> Work:
-        """Another work for outputs in the same folder."""
+        """Another work for outputs in the same folder; ourselves for a name that no work has. It comes from an object's
+        metadata, which may say anything."""
+        if not _WORK_NAME.fullmatch(name):
+            return self
         return Work(self._store, f"{self.prefix.rstrip('/').rpartition('/')[0]}/{name}/")
 
     def manifest_uri(self) -> str:
@@ -106,10 +116,15 @@ class Work:
             plan = Plan.from_json(read_whole(self._store, key, if_match=info.etag))
         except (ObjectMissingError, PreconditionError):
             return None, Absent()
-        except ValidationError:
+        except (ValidationError, TooLongError):
             log.warning("a plan of another schema is replaced", object=self._store.uri(key))
             return None, Unchanged(info.etag)
-        return (plan, Absent()) if plan.cache_key == cache_key else (None, Unchanged(info.etag))
+        if plan.cache_key != cache_key:
+            return None, Unchanged(info.etag)
+        if not self._believes(plan):
+            log.warning("a plan that does not follow from its own facts is replaced", object=self._store.uri(key))
+            return None, Unchanged(info.etag)
+        return plan, Absent()
 
     # segments and markers
 
@@ -199,10 +214,11 @@ class Work:
             return None, Absent()
         replace = Unchanged(info.etag)
         try:
-            marker = Marker.from_json(read_whole(self._store, key, if_match=info.etag))
+            content = read_whole(self._store, key, if_match=info.etag, most_bytes=MOST_MARKER_BYTES)
+            marker = Marker.from_json(content)
         except (ObjectMissingError, PreconditionError):
             return None, Absent()
-        except ValidationError:
+        except (ValidationError, TooLongError):
             return None, replace
         if (marker.cache_key, marker.segment, marker.frames) != (plan.cache_key, segment.index, segment.frames):
             return None, replace
@@ -238,7 +254,7 @@ class Work:
     def read_manifest(self) -> Manifest | None:
         try:
             return Manifest.from_json(read_whole(self._store, manifest_key(self.prefix)))
-        except (ObjectMissingError, ValidationError):
+        except (ObjectMissingError, ValidationError, TooLongError):
             return None
 
     def publish_manifest(

@@ -39,11 +39,14 @@ class S3Server:
     def storage(self) -> StorageRequest:
         return StorageRequest(name="default", endpoint=self.endpoint, addressing=Addressing.PATH)
 
+    def pool(self) -> urllib3.PoolManager | None:
+        """Connections that believe its authority; None where there is none to believe."""
+        return None if self.authority is None else urllib3.PoolManager(ca_certs=str(self.authority))
+
     def client(self) -> Minio:
-        pool = None if self.authority is None else urllib3.PoolManager(ca_certs=str(self.authority))
         place = urlsplit(self.endpoint)
         secure = place.scheme == "https"
-        return Minio(place.netloc, ACCESS_KEY, SECRET_KEY, secure=secure, region="us-east-1", http_client=pool)
+        return Minio(place.netloc, ACCESS_KEY, SECRET_KEY, secure=secure, region="us-east-1", http_client=self.pool())
 
     def make_bucket(self, bucket: str) -> None:
         client = self.client()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from hack.chart.argocd import config_data
-from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, granted, helm, rendered, rights
+from tests.builders.chart import CHART, FULL_NAME, NAMESPACE, Body, as_flags, granted, helm, objects, rendered, rights
 
 from restoration_operator import cluster
 
@@ -231,3 +231,24 @@ def test_settings_for_argo_cd_are_only_what_is_ours() -> None:
     }
     assert body["data"] == config_data()
     assert all("videorestoration.dev_" in key for key in body["data"])
+
+
+SCOPES: list[Mapping[str, Any]] = [
+    {},
+    {"scope.namespaces": ["studio-a", "studio-b"]},
+    {"scope.namespaces": ["studio-a"], "scope.clusterProfiles": False},
+    {"scope.namespaceSelector": "restoration=enabled", "kueue.readWorkloads": True},
+    {"replicas": 3},
+    {"rbac.aggregateToDefaultRoles": True},
+]
+
+
+@pytest.mark.parametrize("values", SCOPES, ids=str)
+def test_no_role_of_any_scope_reaches_a_secret(values: Mapping[str, Any]) -> None:
+    """Neither by name nor by a wildcard; that of users included, who may have rights of their own."""
+    roles = [body for body in objects(values) if body["kind"] in ("Role", "ClusterRole")]
+    assert roles
+    for rule in (rule for body in roles for rule in body["rules"]):
+        words = {*rule.get("apiGroups", ()), *rule.get("resources", ()), *rule["verbs"]}
+        assert not [word for word in words if "*" in word or "secret" in word], rule
+        assert not words & {"escalate", "bind", "impersonate", "serviceaccounts/token", "pods/exec", "pods/log"}, rule

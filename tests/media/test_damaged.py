@@ -1,6 +1,7 @@
 """Whatever a work prefix holds, a restoration makes the right output of it: what is damaged counts as absent."""
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,22 @@ def segment(work: Path) -> Path:
     return min(work.glob("seg/00000-*.mkv"))
 
 
+def changed(path: str, value: object) -> Damage:
+    """A plan of the right work in which one value is another: whoever may write to the bucket may have made it."""
+
+    def damage(work: Path) -> None:
+        document = json.loads((work / "plan.json").read_text())
+        *parents, last = path.split(".")
+        place = document
+        for step in parents:
+            place = place[int(step)] if isinstance(place, list) else place[step]
+        assert last in place, f"a plan has no {path}"
+        place[last] = value
+        (work / "plan.json").write_text(json.dumps(document))
+
+    return damage
+
+
 # name, damage, how many of the two segments are still used
 DAMAGED: list[tuple[str, Damage, int]] = [
     ("nothing", lambda work: None, 2),
@@ -41,6 +58,16 @@ DAMAGED: list[tuple[str, Damage, int]] = [
     ("a plan that is garbage", lambda work: (work / "plan.json").write_bytes(GARBAGE), 2),
     ("a plan of another schema", lambda work: (work / "plan.json").write_bytes(ANOTHER_SCHEMA), 2),
     ("a foreign plan", lambda work: foreign(work / "plan.json", work), 2),
+    ("a plan whose encoder writes files", changed("encoder.parameters", "csv=/tmp/planted:crf=18"), 2),
+    ("a plan of huge frames", changed("width", 1 << 30), 2),
+    ("a plan of a huge input", changed("video.width", 1 << 30), 2),
+    ("a plan of endless times", changed("timestamps.deltas", [[1, 10**15]]), 2),
+    ("a plan of endless runs", changed("timestamps.deltas", [[0, 13]]), 2),
+    ("a plan of other segments", changed("segments.0.runs.0.frames", 3), 2),
+    ("a plan of other scenes", changed("scenes.0.frames", 9), 2),
+    ("a plan with another seed", changed("restoration.seed", 7), 2),
+    ("a plan of another model", changed("modelDigest", "sha256:" + "0" * 64), 2),
+    ("a plan of another input", changed("input.sizeBytes", 1), 2),
     ("a manifest that is garbage", lambda work: (work / "final.json").write_bytes(GARBAGE), 2),
     ("a manifest of another schema", lambda work: (work / "final.json").write_bytes(ANOTHER_SCHEMA), 2),
 ]

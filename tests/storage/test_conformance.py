@@ -14,6 +14,7 @@ from restoration_runner.storage.store import (
     ObjectMissingError,
     PreconditionError,
     Store,
+    TooLongError,
     Unchanged,
     When,
     read_whole,
@@ -30,6 +31,9 @@ def test_what_is_put_can_be_read_and_described(store: Store, key: str) -> None:
     assert (found.size_bytes, found.etag, found.metadata["vr-key"]) == (7, written.etag, "k1")
     assert read_whole(store, key) == b"content"
     assert read_whole(store, key, if_match=found.etag) == b"content"
+    assert read_whole(store, key, most_bytes=7) == b"content"
+    with pytest.raises(TooLongError):
+        read_whole(store, key, most_bytes=6)
     assert [item.key for item in store.list_objects(key)] == [key]
 
 

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
+
+from pydantic import ValidationError
 
 from restoration_api.outcome import FailureReason, InputOutcome, Outcome, OutputOutcome, Result
 from restoration_api.resources import ConditionType, Phase, VideoRestorationStatus
@@ -166,8 +168,23 @@ def _results(status: VideoRestorationStatus, outcome: Outcome | None) -> dict[st
 
 
 def _input(found: InputOutcome) -> InputStatus:
-    return InputStatus.model_validate(found.model_dump(exclude_none=True))
+    return _fitting(InputStatus, found.model_dump(exclude_none=True))
 
 
 def _output(made: OutputOutcome) -> OutputStatus:
-    return OutputStatus.model_validate(made.model_dump(exclude_none=True))
+    return _fitting(OutputStatus, made.model_dump(exclude_none=True))
+
+
+P = TypeVar("P", InputStatus, OutputStatus)
+
+
+def _fitting(model: type[P], facts: dict[str, Any]) -> P:
+    """What of a runner's facts the status has room for. A runner is what an image makes it: one fact that no schema
+    admits must not keep the restoration from ending."""
+    try:
+        return model.model_validate(facts)
+    except ValidationError as error:
+        wrong = {str(item["loc"][0]) for item in error.errors(include_url=False) if item["loc"]}
+        by_alias = {field.alias or name: name for name, field in model.model_fields.items()}
+        unfit = {by_alias.get(name, name) for name in wrong}
+        return model.model_validate({name: value for name, value in facts.items() if name not in unfit})

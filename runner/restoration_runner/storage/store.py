@@ -149,6 +149,24 @@ class Store(Protocol):
         ...
 
 
-def read_whole(store: Store, key: str, *, if_match: str | None = None) -> bytes:
-    """A small object's content (plans, markers)."""
-    return b"".join(store.stream(key, if_match=if_match))
+MOST_DOCUMENT_BYTES = 256 << 20
+"""Of a plan, a marker, a manifest: the times of ten million frames, each of another length, take a third of it."""
+
+
+class TooLongError(ValueError):
+    """An object is longer than any document of ours."""
+
+
+def read_whole(store: Store, key: str, *, if_match: str | None = None, most_bytes: int = MOST_DOCUMENT_BYTES) -> bytes:
+    """A small object's content (plans, markers). Whoever may write there must not be able to fill our memory.
+
+    Raises:
+        TooLongError: it is not small.
+    """
+    pieces, size = [], 0
+    for piece in store.stream(key, if_match=if_match):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most_bytes:
+            raise TooLongError(f"{store.uri(key)} has more than {most_bytes} bytes")
+    return b"".join(pieces)
