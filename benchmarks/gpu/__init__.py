@@ -11,6 +11,9 @@
     python -m benchmarks.gpu roofline IN OUT   a picture (SVG) of what `stages --json` wrote
 
 Each prints a table and takes `--json FILE`. `--device cpu --tiny` goes the same way with small networks and pictures.
-All but `clip` and nano's part of `numerics` need this repository, torch, numpy, safetensors and pydantic only:
+All but `clip`, `start` and nano's part of `numerics` need this repository, torch, numpy, safetensors and pydantic only:
 `PYTHONPATH=crds:runner:.`.
 """
+
+RELEASED = ("seedvr2-3b", "seedvr2-7b")
+"""Here, where it can be read without torch."""

@@ -3,7 +3,7 @@
 The network is the released one with random weights, made on the device; everything else is what a Job does. A short
 clip goes through first, to load kernels; then a long one by the clock, and once more with the GPU's own record of when
 it worked. The share of the time in which the GPU was busy is counted from its first to its last kernel. With `--short`,
-as many frames go through once more in clips of that length, one after another in the same process.
+short clips go through as well, one after another in the same process.
 Needs PyAV and ffprobe.
 """
 
@@ -40,8 +40,9 @@ from restoration_runner.task import JobContext
 RATE = 24
 FIRST_FRAMES = 60
 """Two windows of the models' default length."""
-PICTURE = 0.05
-"""Strength of the restoration: random weights make noise, which no encoder is fast with. All is computed as ever."""
+PICTURE = 0.005
+"""Strength of the restoration: random weights make noise, which no encoder is fast with. All is computed as ever, and
+the rows say how many bits the encoder made of what it was given."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Run:
     frames: int
     width: int
     height: int
+    mbit_per_s: float
     run_s: float
     stages: dict[str, float]
     decode_s: float
@@ -112,9 +114,9 @@ class Bench:
 
     def run(self, frames: int) -> Run:
         """A clip of so many frames through the runner."""
-        tracker = ProgressTracker()
+        source, tracker = self.source(frames), ProgressTracker()
         context = JobContext(
-            request=local_request(self._wish(self.source(frames))),
+            request=local_request(self._wish(source)),
             scratch=self.folder,
             stop=StopSignal(),
             progress=tracker,
@@ -126,12 +128,14 @@ class Bench:
             outcome = run_job(context)
         spent = time.perf_counter() - begun
         timings, output = outcome.timings, outcome.output
+        size_bytes = (self.folder / "out.mp4").stat().st_size
         assert output is not None and output.width is not None and output.height is not None
         peak = timings.peak_gpu_memory_bytes
         return Run(
             frames=outcome.frames_restored,
             width=output.width,
             height=output.height,
+            mbit_per_s=size_bytes * 8 * RATE / outcome.frames_restored / 1e6,
             run_s=spent,
             stages={stage.value: seconds for stage, seconds in tracker.stage_seconds().items() if seconds},
             decode_s=timings.decode_milliseconds / 1000,
@@ -165,7 +169,7 @@ class Bench:
                 chunk_frames=chosen.window,
                 segment_frames=chosen.segment_frames,
                 preset=chosen.preset,
-                strength=PICTURE,
+                strength=chosen.picture,
             ),
             precision=Precision(chosen.precision),
             overwrite=Overwrite.ALWAYS,
@@ -179,13 +183,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--knobs", default="", help="exact knobs of the fast path, as in `stages`; else the plan's")
     parser.add_argument("--height", type=int, default=720, help="of the output, 16:9; the clip is half as large")
     parser.add_argument("--frames", type=int, default=240)
-    parser.add_argument("--short", type=int, help="frames of the short clips")
+    parser.add_argument("--short", type=int, help="frames of each short clip")
+    parser.add_argument("--count", type=int, default=8, help="of the short clips")
     parser.add_argument("--window", type=int, help="frames (default: the model's)")
     parser.add_argument("--segment-frames", type=int, help="(default: the model's)")
     parser.add_argument("--preset", help="of the HEVC encoder (default: the runner's)")
+    parser.add_argument("--picture", type=float, default=PICTURE, help="strength of the restoration in the output")
     parser.add_argument("--precision", default="BF16")
     parser.add_argument("--scratch", type=Path, help="folder for the files (default: the system's)")
-    parser.add_argument("--no-record", action="store_true", help="leave the GPU's own record out")
+    parser.add_argument("--recorded", type=int, default=240, help="frames of the recorded clip; 0 leaves it out")
 
 
 def main(chosen: argparse.Namespace) -> None:
@@ -204,11 +210,11 @@ def main(chosen: argparse.Namespace) -> None:
 def measurements(bench: Bench, chosen: argparse.Namespace) -> Iterator[tuple[str, Run]]:
     yield "first", bench.run(min(chosen.frames, FIRST_FRAMES))
     yield "clip", bench.run(chosen.frames)
-    if bench.device.type == "cuda" and not chosen.no_record:
-        yield "recorded", bench.recorded(chosen.frames)
+    if bench.device.type == "cuda" and chosen.recorded:
+        yield "recorded", bench.recorded(chosen.recorded)
     if chosen.short:
         yield "first short", bench.run(chosen.short)
-        yield "short clips", added([bench.run(chosen.short) for _ in range(chosen.frames // chosen.short)])
+        yield "short clips", added([bench.run(chosen.short) for _ in range(chosen.count)])
 
 
 def added(runs: list[Run]) -> Run:
@@ -225,10 +231,11 @@ def added(runs: list[Run]) -> Run:
 
 
 def show(what: str, run: Run) -> None:
+    stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in run.stages.items())
     print(
-        f"{what}: {run.frames} frames of {run.width}x{run.height} in {run.run_s:.2f} s, {run.frames_per_s:.2f} "
-        f"frames/s; of their own decode {run.decode_s:.2f}, inference {run.inference_s:.2f}, encode "
-        f"{run.encode_s:.2f} s; " + ", ".join(f"{stage} {spent:.2f}" for stage, spent in run.stages.items()),
+        f"{what}: {run.frames} frames of {run.width}x{run.height} in {run.run_s:.2f} s, "
+        f"{run.frames_per_s:.2f} frames/s, {run.mbit_per_s:.1f} Mbit/s; of their own decode {run.decode_s:.2f}, "
+        f"inference {run.inference_s:.2f}, encode {run.encode_s:.2f} s; {stages}",
         flush=True,
     )
     if run.busy is None or run.before_s is None or run.after_s is None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from benchmarks.gpu import RELEASED as RELEASED
 from restoration_api.request import Precision
 from restoration_runner.models.seedvr2.config import MODELS, ModelConfig, dit_7b_rules
 from restoration_runner.models.seedvr2.description import ModelDescription, PosteriorRule
@@ -14,7 +15,6 @@ from restoration_runner.models.seedvr2.folder import LoadedModel
 from restoration_runner.models.seedvr2.half import activation_dtype, parameter_dtype
 from restoration_runner.models.seedvr2.vae import VideoVae
 
-RELEASED = ("seedvr2-3b", "seedvr2-7b")
 TEXT_TOKENS = 58
 """Of the released prompt."""
 SEED = 666

@@ -1,7 +1,9 @@
-"""From the start of a process to its first restored frame, with the weights in the page cache.
+"""From the start of a runner's process to its first restored frame, with the weights in the page cache.
 
-A folder with random weights of the real size is written once (to memory, by default), then a fresh process loads it and
-restores one window. `cold` has no compiled kernels, `warm` finds those of the process before it.
+A folder with random weights of the real size is written once (to memory, by default) with its digest, then a fresh
+process restores a short clip from it, file to file, as `restore` does, and says when it came where. Loading the model
+runs beside planning. `cold` has no compiled kernels, `warm` finds those of the process before it. Needs PyAV and
+ffprobe.
 """
 
 import argparse
@@ -12,14 +14,34 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
-from benchmarks.gpu.networks import RELEASED
+from benchmarks.gpu import RELEASED
+
+if TYPE_CHECKING:
+    from restoration_api.request import Request
 
 MEMORY = Path("/dev/shm")
-STEPS = ("python and torch", "GPU and its self-test", "weights", "networks", "first frame", "first window")
+MARKS = ("imported", "planned", "libraries", "loaded", "restoring", "first frame", "last frame", "end")
+"""planned: what is to do is known. libraries: torch is there, the GPU is about to start. restoring: plan and model
+are there. first frame: of the first window, restored and on the host."""
+WEIGHTS, DIGEST = "weights", "digest"
+PICTURE = 0.05
+"""As in `clip`: random weights make noise, which no encoder is fast with."""
+ENVIRONMENT_BEGUN = "BEGUN"
+
+
+class Marks:
+    """When this process came where for the first time, in seconds since it was started."""
+
+    def __init__(self) -> None:
+        self._begun = float(os.environ[ENVIRONMENT_BEGUN])
+        self.found: dict[str, float] = {}
+
+    def __call__(self, name: str) -> None:
+        self.found.setdefault(name, time.time() - self._begun)
 
 
 class Compiled:
@@ -35,67 +57,111 @@ class Compiled:
         self.seconds += times.total / 1e6
 
 
-def steps(folder: Path, chosen: argparse.Namespace) -> list[float]:
-    """In the fresh process: seconds of each step."""
-    import torch
-    import triton
+def run(folder: Path, chosen: argparse.Namespace) -> dict[str, float]:
+    """In the fresh process: seconds until each mark, and what was compiled."""
+    from restoration_api.outcome import Stage
+    from restoration_runner import logs, models
+    from restoration_runner.job import run_job
+    from restoration_runner.progress import ProgressTracker
+    from restoration_runner.stopping import StopSignal
+    from restoration_runner.task import JobContext
 
-    from benchmarks.gpu.machine import synchronize
-    from benchmarks.gpu.stages import SIZES, TINY, Row, moving_picture, scene
-    from restoration_runner.models.device import compute_dtype, prepare_device
-    from restoration_runner.models.seedvr2.folder import read_folder
-    from restoration_runner.models.seedvr2.networks import NetworkPath
-    from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
-    from restoration_runner.models.self_test import check_device
+    mark, compiled = Marks(), Compiled()
+    mark("imported")
+    logs.configure(json=False, default_level="warning")
 
-    compiled = Compiled()
-    triton.knobs.compilation.listener = compiled
-    marks = [float(os.environ["BEGUN"]), time.time()]
+    class Marking(ProgressTracker):
+        def enter(self, stage: Stage) -> None:
+            mark({Stage.LOADING_MODEL: "planned", Stage.RESTORING: "restoring"}.get(stage, stage.value))
+            super().enter(stage)
 
-    def mark() -> None:
-        synchronize(device)
-        marks.append(time.time())
+        def restored_frame(self, segment: int, number: int) -> None:
+            mark("first frame")
+            super().restored_frame(segment, number)
 
-    device, dtype = prepare_device(chosen.device), compute_dtype(chosen.precision)
-    check_device(device, dtype)
-    mark()
-    with torch.no_grad():
-        model = read_folder(folder, device=device, dtype=dtype)
-        mark()
-        restorer = SeedVr2Restorer(model, device=device, dtype=dtype, path=NetworkPath(chosen.path))
-        mark()
-    width, height = (TINY if chosen.tiny else SIZES)[chosen.size]
-    case = Row(chosen.path, chosen.model, chosen.precision, width, height, chosen.window, chosen.window)
-    for number, _ in enumerate(restorer.restore(scene(case, case.frames), moving_picture(case, device), seed=1)):
-        if number == 0:
-            mark()
-    mark()
-    print(f"kernels: {compiled.made} compiled, {compiled.found} found, {compiled.seconds:.2f} s", file=sys.stderr)
-    return [later - earlier for earlier, later in pairwise(marks)]
+    load = models.load_restorer
+
+    def marked(*arguments: Any, **named: Any) -> Any:
+        import triton
+
+        import restoration_runner.models.seedvr2.restorer  # noqa: F401  with torch
+
+        triton.knobs.compilation.listener = compiled
+        mark("libraries")
+        restorer = load(*arguments, **named)
+        mark("loaded")
+        return restorer
+
+    with mock.patch.object(models, "load_restorer", marked):
+        run_job(
+            JobContext(
+                request=wanted(folder, chosen),
+                scratch=folder,
+                stop=StopSignal(),
+                progress=Marking(),
+                owner=str(time.time_ns()),
+                device=chosen.device,
+            )
+        )
+    mark("end")
+    mark.found["last frame"] = mark.found[Stage.ASSEMBLING.value]
+    shown = {name: mark.found[name] for name in MARKS}
+    return {**shown, "compiled": compiled.made, "found": compiled.found, "compiling": compiled.seconds}
+
+
+def wanted(folder: Path, chosen: argparse.Namespace) -> "Request":
+    """The short clip, enlarged, with the weights of the folder."""
+    from restoration_api.defaults import Choices
+    from restoration_api.request import Overwrite, Precision
+    from restoration_runner.local import LocalWish, local_request, local_target
+
+    wish = LocalWish(
+        source=folder / "in.mp4",
+        output=folder / "out.mp4",
+        model=str(folder / WEIGHTS),
+        choices=Choices(target=local_target(2, None), chunk_frames=chosen.window, strength=PICTURE),
+        precision=Precision(chosen.precision),
+        overwrite=Overwrite.ALWAYS,
+        recompute=True,
+    )
+    request = local_request(wish)
+    if chosen.without_digest:
+        return request
+    pinned = request.model.model_copy(update={"digest": (folder / DIGEST).read_text()})
+    return request.model_copy(update={"model": pinned})
 
 
 def write_model(folder: Path, chosen: argparse.Namespace) -> None:
     """In a process of its own too, so that its GPU memory is given back."""
     import torch
 
+    from benchmarks.gpu.clip import write_clip
     from benchmarks.gpu.networks import build, config_of
     from restoration_runner.models.device import compute_dtype
     from restoration_runner.models.seedvr2.folder import write_folder
+    from restoration_runner.weights.digest import folder_digest
 
     dtype = compute_dtype(chosen.precision)
     model = build(config_of(chosen.model, tiny=chosen.tiny), device=torch.device(chosen.device), dtype=dtype)
-    write_folder(folder, model.description, model.dit, model.vae, model.text, dtype=dtype)
+    write_folder(folder / WEIGHTS, model.description, model.dit, model.vae, model.text, dtype=dtype)
+    begun = time.perf_counter()
+    (folder / DIGEST).write_text(folder_digest(folder / WEIGHTS))
+    print(f"digest of the weights: {time.perf_counter() - begun:.2f} s", file=sys.stderr)
+    height = 48 if chosen.tiny else chosen.height
+    write_clip(folder / "in.mp4", width=height * 16 // 9 // 2, height=height // 2, frames=chosen.frames)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", choices=RELEASED, default="seedvr2-3b")
-    parser.add_argument("--path", default="fast")
-    parser.add_argument("--size", default="720p")
-    parser.add_argument("--window", type=int, default=21)
+    parser.add_argument("--height", type=int, default=720, help="of the output, 16:9; the clip is half as large")
+    parser.add_argument("--frames", type=int, default=49)
+    parser.add_argument("--window", type=int, help="frames (default: the model's)")
     parser.add_argument("--precision", default="BF16")
     parser.add_argument("--runs", nargs="+", default=["cold", "warm", "warm"], choices=["cold", "warm"])
     parser.add_argument("--scratch", type=Path, default=MEMORY if MEMORY.is_dir() else None)
-    parser.add_argument("--role", choices=["write", "steps"], help=argparse.SUPPRESS)
+    parser.add_argument("--kernels", type=Path, help="folder with compiled kernels of another program's run")
+    parser.add_argument("--without-digest", action="store_true", help="as where a profile pins none")
+    parser.add_argument("--role", choices=["write", "run"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
 
 
@@ -103,22 +169,24 @@ def main(chosen: argparse.Namespace) -> None:
     if chosen.role == "write":
         write_model(chosen.folder, chosen)
         return
-    if chosen.role == "steps":
-        print(json.dumps(steps(chosen.folder, chosen)))
+    if chosen.role == "run":
+        print(json.dumps(run(chosen.folder, chosen)))
         return
     rows: list[dict[str, object]] = []
-    print(f"{'':6}" + "".join(f"{step:>24}" for step in (*STEPS, "in all")))
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as name:
         _again("write", chosen.words, Path(name), {})
+        print(f"{'':6}" + "".join(f"{mark:>14}" for mark in MARKS) + "  seconds since the start of the process")
         for kind in chosen.runs:
-            kernels = Path(name) / "kernels"
+            kernels = chosen.kernels or Path(name) / "kernels"
             if kind == "cold" and kernels.exists():
                 kernels.rename(Path(name) / f"kernels-{len(rows)}")
-            found: list[float] = json.loads(
-                _again("steps", chosen.words, Path(name), {"TRITON_CACHE_DIR": str(kernels)})
+            found: dict[str, float] = json.loads(
+                _again("run", chosen.words, Path(name), {"TRITON_CACHE_DIR": str(kernels)})
             )
-            rows.append({"run": kind, **dict(zip(STEPS, found, strict=True)), "in all": sum(found)})
-            print(f"{kind:6}" + "".join(f"{spent:22.2f} s" for spent in (*found, sum(found))), flush=True)
+            rows.append({"run": kind, **found})
+            cells = "".join(f"{found[mark]:14.2f}" for mark in MARKS)
+            compiled = f"{found['compiled']:.0f} kernels compiled, {found['found']:.0f} found"
+            print(f"{kind:6}{cells}  {compiled}, {found['compiling']:.2f} s", flush=True)
     if chosen.json:
         from benchmarks.gpu.machine import this_machine
         from restoration_runner.models.device import prepare_device
@@ -130,11 +198,11 @@ def main(chosen: argparse.Namespace) -> None:
 def _again(role: str, words: list[str], folder: Path, environment: dict[str, str]) -> str:
     """This command in a fresh process, in another role; what it printed last."""
     command = [sys.executable, "-m", "benchmarks.gpu", *words, "--role", role, "--folder", str(folder)]
-    settings = {**os.environ, **environment, "BEGUN": str(time.time())}
+    settings = {**os.environ, **environment, ENVIRONMENT_BEGUN: str(time.time())}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
     if done.returncode:
         raise SystemExit(done.stderr.strip()[-2000:] or f"the process for {role} failed")
-    told = [line for line in done.stderr.splitlines() if line.startswith("kernels: ")]
+    told = [line for line in done.stderr.splitlines() if line.startswith("digest of")]
     print("\n".join(told), flush=True) if told else None
     lines = done.stdout.splitlines()
     return lines[-1] if lines else ""

@@ -27,7 +27,7 @@ from restoration_runner.restoration.grid import SegmentWork
 from restoration_runner.restoration.resize import resize
 from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.storage.file import FileStore
-from restoration_runner.video import colour, ffmpeg_cli, threads, write
+from restoration_runner.video import colour, ffmpeg_cli, frame_hash, threads
 from restoration_runner.video import source as source_module
 from restoration_runner.work import Work
 
@@ -372,7 +372,7 @@ def test_with_a_memory_hint_less_is_in_memory_at_once_and_the_bytes_are_the_same
         real(stream)
         opened.add((str(stream.thread_type), stream.codec_context.thread_count == 1))
 
-    for module in (source_module, write):
+    for module in (source_module, frame_hash):
         monkeypatch.setattr(module, "spread", spread)
     commit = Work.commit
     monkeypatch.setattr(Work, "commit", lambda *made: time.sleep(0.1) or commit(*made))

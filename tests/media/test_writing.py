@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from restoration_api.outcome import FailureReason
 from restoration_api.request import AudioMode
 from restoration_runner.errors import RestorationError
 from restoration_runner.video import colorimetry, join, streams, timeline, verify, write
+from restoration_runner.video.frame_hash import FollowedFrames, hash_frames
 from restoration_runner.video.probe import probe
 from restoration_runner.video.scan import scan
 
@@ -46,6 +48,42 @@ def test_a_segment_has_the_same_bytes_in_every_run_and_with_one_or_two_cores(tmp
         assert done.stdout.strip() == hashlib.sha256(out.read_bytes()).hexdigest()
         sums.add(done.stdout.strip())
     assert len(sums) == 1
+
+
+def test_a_growing_file_is_decoded_to_its_end(tmp_path: Path) -> None:
+    """Piece by piece as a muxer writes it: opened before it exists, and read to where it ends in the end."""
+    whole = tmp_path / "whole.mkv"
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=30, width=176, height=144))
+    facts = probe(source)
+    written = encode(source, whole, facts, scan(source, facts), first=0, last=29)
+    assert hash_frames(whole) == (30, written.frames_sha256)
+    growing = tmp_path / "growing.mkv"
+    followed = FollowedFrames(growing)
+    data = whole.read_bytes()
+    try:
+        with growing.open("wb", buffering=0) as out:
+            for start in range(0, len(data), 4096):
+                out.write(data[start : start + 4096])
+                time.sleep(0.005)
+    finally:
+        followed.file_is_complete()
+    assert followed.result() == (30, written.frames_sha256)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100, 3000])
+def test_a_segment_that_cannot_be_decoded_is_nobody_s_input(tmp_path: Path, kept_bytes: int) -> None:
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=3, width=176, height=144))
+    facts = probe(source)
+    path = tmp_path / "out.mkv"
+    encode(source, path, facts, scan(source, facts), first=0, last=2)
+    path.write_bytes(path.read_bytes()[:kept_bytes].ljust(kept_bytes + 500, b"\xff"))
+    followed = FollowedFrames(path)
+    followed.file_is_complete()
+    for look in (followed.result, lambda: hash_frames(path)):
+        try:
+            assert look()[0] < 3
+        except RestorationError as error:
+            assert error.reason is FailureReason.VERIFICATION_FAILED
 
 
 def test_the_encoders_settings_are_pinned() -> None:

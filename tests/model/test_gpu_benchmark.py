@@ -123,26 +123,27 @@ def test_the_vae_has_its_knobs_and_errors(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_clip_goes_through_the_whole_runner(tmp_path: Path) -> None:
-    """Whole, and as many frames in short ones."""
-    row = found(tmp_path, "clip", "--frames", "8", "--short", "4", "--window", "5", "--scratch", str(tmp_path))
+    """A long one, and short ones."""
+    row = found(
+        tmp_path, "clip", "--frames", "8", "--short", "4", "--count", "2", "--window", "5", "--scratch", str(tmp_path)
+    )
     assert [row[what]["frames"] for what in ("first", "clip", "first short", "short clips")] == [8, 8, 4, 8]
     assert (row["clip"]["width"], row["clip"]["height"], row["path"]) == (84, 48, "fast")
     assert row["clip"]["run_s"] > row["clip"]["inference_s"] > 0
 
 
-def test_the_steps_of_a_start(tmp_path: Path) -> None:
+def test_the_marks_of_a_start(tmp_path: Path) -> None:
     """In this process; the command does it in fresh ones."""
     torch.set_num_threads(1)
-    words = ["start", "--device", "cpu", "--tiny", "--size", "480p", "--window", "5", "--folder", str(tmp_path)]
+    words = ["start", "--device", "cpu", "--tiny", "--frames", "5", "--window", "5", "--folder", str(tmp_path)]
     main([*words, "--role", "write"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BEGUN", str(time.time()))
-        chosen = argparse.Namespace(
-            device="cpu", tiny=True, size="480p", window=5, precision="BF16", path="fast", model="seedvr2-3b"
-        )
-        spent = start.steps(tmp_path, chosen)
-    assert len(spent) == len(start.STEPS)
-    assert all(seconds >= 0 for seconds in spent)
+        patch.setenv(start.ENVIRONMENT_BEGUN, str(time.time()))
+        chosen = argparse.Namespace(device="cpu", window=5, precision="BF16", without_digest=False)
+        found = start.run(tmp_path, chosen)
+    marks = [found[name] for name in start.MARKS]
+    assert marks == sorted(marks)  # on a CPU nothing is loaded beside planning
+    assert (found["compiled"], found["found"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ def sparing(wanted: bool) -> Iterator[None]:
         _sparing -= wanted
 
 
+def is_sparing() -> bool:
+    """Whether memory is short."""
+    return _sparing > 0
+
+
 def spread(stream: VideoStream) -> None:
     """Give a stream's decoder its threads; before the first packet."""
     if _sparing:

@@ -18,10 +18,11 @@ from restoration_api.ledger import ColorFacts, ColorRange
 from restoration_api.outcome import FailureReason, Verdict, Verification
 from restoration_runner.errors import RestorationError
 from restoration_runner.video import ffmpeg_cli, tags
+from restoration_runner.video.frame_hash import FrameHash, decode_all
 from restoration_runner.video.sound import sound_packets
 from restoration_runner.video.source import media_errors, open_media
 from restoration_runner.video.timeline import Timeline
-from restoration_runner.video.write import PIXEL_FORMAT, FrameHash, WrittenSegment, decode_all
+from restoration_runner.video.write import PIXEL_FORMAT, WrittenSegment
 
 CODEC_TAG: Final = "hvc1"
 

@@ -6,7 +6,6 @@ and of fixed length and quality is constant (CRF), so a segment's end depends on
 """
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -23,9 +22,9 @@ from av.video.stream import VideoStream
 from restoration_api.ledger import ColorFacts, ColorRange, EncoderSettings
 from restoration_api.request import Codec
 from restoration_runner.video import pixels, tags
+from restoration_runner.video.frame_hash import FollowedFrames, hash_frames
 from restoration_runner.video.rules import GOP_SECONDS, PINNED
-from restoration_runner.video.source import open_media
-from restoration_runner.video.threads import spread
+from restoration_runner.video.threads import is_sparing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +75,9 @@ class WrittenSegment:
 class SegmentWriter:
     """Encodes frames as they come; memory does not grow with the segment.
 
+    What is in the file is decoded again while more is encoded, so that the check is over soon after the last frame;
+    where memory is short it comes afterwards.
+
     with SegmentWriter(path, settings=…, color=…, width=…, height=…, frame_rate=…) as writer:
         writer.write(colour.to_yuv420p10(rgb, color))
     written = writer.result()
@@ -96,10 +98,12 @@ class SegmentWriter:
         self._size = (width, height)
         self._count = 0
         self._tick = 1 / nominal_rate(frame_rate)
+        path.unlink(missing_ok=True)  # of a try that failed: it must not be followed
         self._container: OutputContainer = av.open(
             f"file:{path}", "w", format="matroska", container_options={"fflags": "+bitexact"}
         )
         self._stream = self._add_stream(settings)
+        self._followed = None if is_sparing() else FollowedFrames(path)
 
     def _add_stream(self, settings: EncoderSettings) -> VideoStream:
         options = {
@@ -134,15 +138,22 @@ class SegmentWriter:
             if self._count:
                 self._container.mux(self._stream.encode(None))
         finally:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        try:
             self._container.close()
+        finally:
+            if self._followed is not None:
+                self._followed.file_is_complete()
 
     def result(self) -> WrittenSegment:
-        """Decode the closed file and describe it.
+        """Describe the closed file, as decoded.
 
         Raises:
-            RestorationError: the file just written cannot be decoded.
+            RestorationError: `VerificationFailed`: the file just written cannot be decoded.
         """
-        count, frames_sha256 = hash_frames(self._path)
+        count, frames_sha256 = hash_frames(self._path) if self._followed is None else self._followed.result()
         if count != self._count:
             raise RuntimeError(f"{self._count} frames were encoded into {self._path.name}, {count} come out")
         with self._path.open("rb") as file:
@@ -160,7 +171,7 @@ class SegmentWriter:
         if kind is None:
             self.close()
         else:
-            self._container.close()
+            self._close_file()
 
 
 def tag(target: VideoFrame | VideoCodecContext, color: ColorFacts) -> None:
@@ -169,35 +180,3 @@ def tag(target: VideoFrame | VideoCodecContext, color: ColorFacts) -> None:
     target.color_primaries = tags.number(tags.PRIMARIES, color.primaries)
     target.color_trc = tags.number(tags.TRANSFERS, color.transfer)
     target.color_range = tags.FULL if color.range is ColorRange.FULL else tags.LIMITED
-
-
-class FrameHash:
-    """sha256 over the decoded planes of a run of frames: rows without padding, Y then U then V, little-endian."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self.frames = 0
-
-    def update(self, frame: VideoFrame) -> None:
-        for plane in pixels.planes(frame):
-            self._hash.update(np.ascontiguousarray(plane).data)
-        self.frames += 1
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def hash_frames(path: Path) -> tuple[int, str]:
-    """Number of frames in a segment, and the hash of their planes."""
-    found = FrameHash()
-    with open_media(path) as container:
-        for frame in decode_all(container):
-            found.update(frame)
-    return found.frames, found.hexdigest()
-
-
-def decode_all(container: InputContainer) -> Iterator[VideoFrame]:
-    """All frames of the only video stream of a file of ours."""
-    stream = container.streams.video[0]
-    spread(stream)
-    return container.decode(stream)
