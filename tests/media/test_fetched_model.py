@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,15 @@ from tests.builders.clips import Clip
 from tests.builders.jobs import make_request, run_here
 from tests.builders.models import write_tiny_model
 
-from restoration_api.outcome import FailureReason, Outcome
-from restoration_api.request import ModelDownload, Request
+from restoration_api.outcome import FailureReason, Outcome, Stage
+from restoration_api.request import InputRequest, ModelDownload, Request
 from restoration_runner.errors import RestorationError
 from restoration_runner.prepare import plan_job
+from restoration_runner.progress import ProgressTracker
+from restoration_runner.stopping import InterruptedByRequestError, StopSignal
+from restoration_runner.weights.bucket import BucketShelf
 from restoration_runner.weights.digest import write_sums
+from restoration_runner.weights.shelf import Item, OnBytes
 
 WEIGHTS = ("dit.safetensors", "vae.safetensors", "text.safetensors")
 
@@ -128,3 +133,43 @@ def test_a_model_of_another_kind_is_refused_while_planning(
     with pytest.raises(RestorationError, match=says) as caught:
         run_here(request, role=plan_job)
     assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
+def test_while_nothing_else_is_left_to_do_the_stage_says_so_and_a_signal_ends_it(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow bucket: the input is fetched and planned meanwhile, then the weights are what is waited for."""
+    stop, progress, seen = StopSignal(), ProgressTracker(), []
+
+    def slowly(self: BucketShelf, item: Item, target: Path, *, on_bytes: OnBytes) -> None:
+        while True:
+            on_bytes(1)
+            seen.append(progress.snapshot())
+            if seen[-1].stage is Stage.FETCHING_MODEL:
+                stop.set()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(BucketShelf, "fetch", slowly)
+    with pytest.raises(InterruptedByRequestError):
+        run_here(material.request(tmp_path), stop=stop, progress=progress)
+    weights = sum(path.stat().st_size for path in material.origin.iterdir() if path.suffix != "")
+    assert (seen[-1].stage, seen[-1].model_bytes_total) == (Stage.FETCHING_MODEL, weights)
+    assert seen[-1].model_bytes_done == len(seen)
+    assert seen[-1].frames_total == 12  # planned while the weights were on their way
+
+
+def test_a_work_that_fails_waits_for_no_weights(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endlessly(self: BucketShelf, item: Item, target: Path, *, on_bytes: OnBytes) -> None:
+        while True:
+            on_bytes(0)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(BucketShelf, "fetch", endlessly)
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    request = material.request(tmp_path).model_copy(update={"input": InputRequest(uri=broken.as_uri())})
+    with pytest.raises(RestorationError) as caught:
+        run_here(request)
+    assert caught.value.reason is FailureReason.INVALID_INPUT
