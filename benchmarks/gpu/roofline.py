@@ -20,6 +20,7 @@ COLOURS = {"encode": "#1b6ca8", "transformer": "#b5473c", "decode": "#2f7d4f"}
 class Point:
     stage: str
     label: str
+    is_plain: bool
     intensity: float
     """Operations for each byte."""
     tflop_per_s: float
@@ -32,7 +33,7 @@ def points_of(found: dict[str, Any]) -> list[Point]:
         for stage in COLOURS if row["problem"] is None else ():
             tflop, gbytes = row["tflop"][stage], row["gbytes"][stage]
             label = f"{row['model']} {row['path']} {row['height']}p {row['knobs']}".strip()
-            points.append(Point(stage, label, 1000 * tflop / gbytes, tflop / row[f"{stage}_s"]))
+            points.append(Point(stage, label, row["path"] == "plain", 1000 * tflop / gbytes, tflop / row[f"{stage}_s"]))
     return points
 
 
@@ -76,10 +77,12 @@ def picture(found: dict[str, Any]) -> str:
         title = (
             f"{point.label}, {point.stage}: {point.tflop_per_s:.0f} TFLOP/s at {point.intensity:.0f} operations a byte"
         )
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{COLOURS[point.stage]}">{_title(title)}</circle>')
+        parts.append(_circle(x, y, COLOURS[point.stage], is_hollow=point.is_plain, inner=_title(title)))
     for number, (stage, colour) in enumerate(COLOURS.items()):
         y = MARGIN + 18 * number
-        parts += [f'<circle cx="{WIDTH - 150}" cy="{y}" r="5" fill="{colour}"/>', _text(WIDTH - 138, y + 4, stage)]
+        parts += [_circle(MARGIN + 20, y, colour), _text(MARGIN + 32, y + 4, stage)]
+    plain = MARGIN + 18 * len(COLOURS)
+    parts += [_circle(MARGIN + 20, plain, "#444", is_hollow=True), _text(MARGIN + 32, plain + 4, "plain networks")]
     parts += [
         _text(WIDTH / 2, HEIGHT - 22, "operations a byte, each operand read once", "middle"),
         _text(MARGIN, 40, f"TFLOP/s of the plain networks' arithmetic. {machine['device']}, torch {machine['torch']}"),
@@ -89,6 +92,11 @@ def picture(found: dict[str, Any]) -> str:
     style = 'font-family="sans-serif" font-size="12"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n<rect {size} fill="#fff"/>\n{body}\n</svg>\n'
+
+
+def _circle(x: float, y: float, colour: str, *, is_hollow: bool = False, inner: str = "") -> str:
+    look = f'fill="#fff" stroke="{colour}" stroke-width="2"' if is_hollow else f'fill="{colour}"'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" {look}>{inner}</circle>'
 
 
 def _decade(value: float, rounding: Any) -> int:
