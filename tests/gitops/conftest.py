@@ -11,7 +11,6 @@ from hack.gitops.argocd import ArgoCD
 
 from tests.builders import clips
 from tests.builders.clips import Clip
-from tests.e2e.lab import eventually
 from tests.gitops.scene import FINISHED, OPERATOR, STUDIO, TREE, Scene, open_scene
 
 
@@ -53,7 +52,7 @@ def tree(scene: Scene) -> Scene:
             scene.health(STUDIO, name)
         return all(scene.is_settled(application) for application in (TREE, OPERATOR, STUDIO))
 
-    eventually(grown, what="the whole tree Synced and Healthy")
+    scene.until(grown, what="the whole tree Synced and Healthy")
     return scene
 
 

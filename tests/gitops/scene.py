@@ -6,15 +6,17 @@ one run of the tests from another.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from hack.chart.argocd import config_data
 from hack.chart.paths import CHART, ROOT
 from hack.cluster.console import Console
 from hack.demo import store_pod
@@ -73,8 +75,26 @@ class Scene:
         def reached() -> bool:
             return self.health(application, name)[0] == wanted
 
-        eventually(reached, what=f"{application}: {name} {wanted}; {self.argo.resources(application)}")
+        self.until(reached, what=f"{application}: {name} {wanted}")
         return self.health(application, name)[1]
+
+    def until(self, holds: Callable[[], object], *, what: str) -> None:
+        """Wait for it; if it does not come, fail with all that Argo CD says."""
+        try:
+            eventually(holds, what=what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story()}") from None
+
+    def story(self) -> str:
+        """What Argo CD says of every Application, the end of its controller's log, and the restorations."""
+        parts = []
+        for body in self.argo.kubectl.list("applications.argoproj.io"):
+            status = body.get("status", {})
+            told = {key: status.get(key) for key in ("sync", "health", "conditions", "resources")}
+            told["operation"] = status.get("operationState", {}).get("message")
+            parts.append(f"--- {body['metadata']['name']}\n{json.dumps(told)[:4000]}")
+        parts.append(f"--- controller\n{self.argo.log('application-controller')[-3000:]}")
+        return "\n".join([*parts, self.lab.story("restorations")])
 
     def is_settled(self, application: str) -> bool:
         """Synced and Healthy, and no operation under way."""
@@ -117,7 +137,7 @@ def open_scene(folder: Path, console: Console) -> Iterator[Scene]:
         lab = Lab(stage, prepare_namespace(stage.kubectl.in_namespace(name), bucket), bucket, f"{name}/", folder)
         repository = Repository(folder / "git")
         _fill(repository, lab, images)
-        settings = {"timeout.reconciliation": "10s"} | _application_health()
+        settings = config_data() | _application_health()
         argo = ArgoCD(stage.kubectl, folder / "argocd", helm=stage.helm, settings=settings, namespace=ARGOCD_NAMESPACE)
         _discard_applications(argo)
         with argo:

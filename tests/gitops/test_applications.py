@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.lab import eventually
 from tests.gitops.scene import EXAMPLE, FINISHED, OPERATOR, STUDIO, TREE, Scene
 
 pytestmark = pytest.mark.timeout(600)
@@ -58,7 +57,7 @@ def test_health_is_progressing_until_it_is_healthy(tree: Scene) -> None:
 
 
 def test_nothing_drifts_after_the_work_is_done(tree: Scene) -> None:
-    """Defaulted fields, status and field managers are no difference, and settings that others made stay theirs."""
+    """Defaulted fields, status and field managers are no difference."""
     episode = tree.restoration("episode")
     [in_git] = yaml.safe_load_all((tree.repository.folder / EXAMPLE / "studio" / "episode.yaml").read_text())
     assert set(episode["spec"]) > set(in_git["spec"]), "the API server filled in defaults"
@@ -71,13 +70,6 @@ def test_nothing_drifts_after_the_work_is_done(tree: Scene) -> None:
     tree.argo.kubectl.run(*annotate, f"{SERVER_SIDE}=ServerSideDiff=true")
     assert tree.refresh(STUDIO, hard=True)["sync"]["status"] == "Synced"
     tree.argo.kubectl.run(*annotate, f"{SERVER_SIDE}-")
-
-
-def test_the_chart_adds_to_the_settings_of_argo_cd(tree: Scene) -> None:
-    settings = tree.argo.kubectl.get("configmap", "argocd-cm")
-    assert settings is not None
-    assert settings["data"]["timeout.reconciliation"] == "10s"
-    assert any(key.endswith("_VideoRestoration") for key in settings["data"])
 
 
 def record(scene: Scene, name: str) -> Any:
@@ -170,7 +162,7 @@ def test_git_has_the_last_word_on_what_it_says(desk: Scene) -> None:
         body = desk.restoration("paused")
         return body["metadata"]["generation"] == first + 2 and body["spec"]["suspend"] is True
 
-    eventually(put_back, what="self-healing of `suspend`")
+    desk.until(put_back, what="self-healing of `suspend`")
     desk.until_health(DESK, "paused", "Suspended")
 
 
@@ -186,11 +178,11 @@ def test_pruning_deletes_no_video_and_what_comes_back_is_not_computed_again(tree
     tree.repository.remove(f"{EXAMPLE}/studio/trailer.yaml")
     tree.repository.commit("the trailer is no longer wanted")
     tree.refresh(STUDIO)
-    eventually(lambda: tree.lab.kubectl.get("vr", "trailer") is None, what="pruning")
+    tree.until(lambda: tree.lab.kubectl.get("vr", "trailer") is None, what="pruning")
     assert tree.videos() == videos
     tree.repository.revert()
     tree.refresh(STUDIO)
-    eventually(lambda: tree.lab.kubectl.get("vr", "trailer") is not None, what="its return")
+    tree.until(lambda: tree.lab.kubectl.get("vr", "trailer") is not None, what="its return")
     tree.until_health(STUDIO, "trailer", "Healthy")
     assert record(tree, "trailer")[0] != before[0], "another object"
     assert tree.restoration("trailer")["status"]["cacheHit"] is True
