@@ -51,6 +51,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented 
 )
 
 from restoration_api.outcome import FailureReason
+from restoration_runner import secrets
 from restoration_runner.errors import RestorationError
 
 RESUMABLE_BYTES = 32 << 20
@@ -95,9 +96,12 @@ def read_token(file: Path | None) -> str | None:
         RestorationError: `AccessDenied` if the file cannot be read or holds no token.
     """
     if file is None:
-        return get_token()
+        found = get_token()
+        secrets.learn(found)
+        return found
     try:
         token = file.read_text().strip()
+        secrets.learn(token)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RestorationError(FailureReason.ACCESS_DENIED, f"the token file {file} cannot be read: {why}") from error

@@ -428,3 +428,15 @@ class TestJobWithoutGpu:
 )
 def test_spec_patch(base: dict[str, Any], patch: dict[str, Any], merged: dict[str, Any]) -> None:
     assert strategic_merge(base, patch) == merged
+
+
+def test_of_a_secret_with_an_authority_only_the_certificate_is_mounted() -> None:
+    """cert-manager keeps the server's private key in the same Secret."""
+    asked, _ = nano()
+    entry = {"name": "media", "endpoint": "https://minio.media.svc:9000", "caSecretName": "minio-tls"}
+    job = build_job(plan(asked, profile({"storage": [entry]}).spec))
+    pod = job["spec"]["template"]["spec"]
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == "ca-media"]
+    assert volume["secret"]["secretName"] == "minio-tls"
+    assert volume["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+    assert "storage-media" not in [volume["name"] for volume in pod["volumes"]]
