@@ -23,7 +23,14 @@ from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.storage.open import open_store
 from restoration_runner.weights.bucket import BucketShelf
 from restoration_runner.weights.deliver import deliver, is_whole
-from restoration_runner.weights.digest import SUMS, check_digest, check_sums, promised_digest, read_sums
+from restoration_runner.weights.digest import (
+    SUMS,
+    check_digest,
+    check_sums,
+    is_described,
+    promised_digest,
+    read_sums,
+)
 from restoration_runner.weights.shelf import Promise, Shelf, read_description, read_promise
 
 TOKEN_FOLDER = Path("/var/run/vr/model-token")
@@ -169,9 +176,8 @@ class DownloadSupply:
 
     def describe(self, scratch: Path) -> None:
         """Find the capabilities: from the folder if it is on the volume already, else from afar."""
-        if self._download.shared and (self.folder / "model.json").is_file():
-            # Its name has the digest; the bytes are checked before they are used.
-            self.capabilities = models.describe(self.folder)
+        if self._download.shared and is_described(self.folder, self.digest):
+            self.capabilities = models.describe(self.folder)  # the weights are checked before they are used
             return
         self._promise = read_promise(self._shelf, digest=self.digest)
         folder = scratch / "model"

@@ -1,5 +1,6 @@
 """A model folder that is fetched: complete, checked and there once, or a class of failure and one sentence."""
 
+import errno
 import hashlib
 import os
 import re
@@ -22,10 +23,11 @@ from restoration_runner.storage import s3
 from restoration_runner.storage.file import FileStore
 from restoration_runner.storage.s3 import S3Store
 from restoration_runner.weights import bucket, deliver
+from restoration_runner.weights import digest as digest_module
 from restoration_runner.weights import hub as hub_module
 from restoration_runner.weights.bucket import BucketShelf
 from restoration_runner.weights.deliver import is_whole
-from restoration_runner.weights.digest import SUMS, check_sums, write_sums
+from restoration_runner.weights.digest import SUMS, check_sums, is_described, write_sums
 from restoration_runner.weights.hub import Hub
 from restoration_runner.weights.repository import RepositoryShelf
 from restoration_runner.weights.shelf import MOST_LIST_BYTES, Shelf, read_description, read_promise
@@ -301,6 +303,30 @@ def test_a_damaged_model_on_the_volume_is_replaced(place: Place, spoil: Callable
     assert not place.target.exists()
     place.deliver()
     place.assert_delivered()
+
+
+def test_a_volume_that_cannot_be_read_now_costs_no_model(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.deliver()
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(digest_module, "file_sha256", fail)
+        with pytest.raises(RestorationError) as caught:
+            is_whole(place.target, place.digest)
+    assert caught.value.reason is FailureReason.MODEL_UNAVAILABLE
+    place.assert_delivered()
+
+
+@pytest.mark.parametrize("name", ["model.json", SUMS])
+def test_a_damaged_description_is_not_planned_by(place: Place, name: str) -> None:
+    place.deliver()
+    assert is_described(place.target, place.digest)
+    (place.target / name).write_text("{}")
+    assert not is_described(place.target, place.digest)
+    (place.target / name).unlink()
+    assert not is_described(place.target, place.digest)
 
 
 def test_something_else_in_its_place_is_removed(place: Place) -> None:

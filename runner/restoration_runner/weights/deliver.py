@@ -18,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.weights.digest import SUMS, check_sums, file_sha256
 from restoration_runner.weights.shelf import Item, OnBytes, Promise, Shelf, full, invalid, unavailable
@@ -68,12 +69,20 @@ def deliver(
 
 
 def is_whole(target: Path, promise_digest: str) -> bool:
-    """Whether a folder that somebody published is what its name says; read in full. One that is not is set aside."""
+    """Whether a folder that somebody published is what its name says; read in full. One that is not is set aside.
+
+    Raises:
+        RestorationError: `ModelUnavailable` if the volume cannot be read now, which says nothing of the model.
+    """
     if not target.is_dir():
         return False
     try:
         found, listed = check_sums(target)
     except RestorationError as error:
+        if not target.is_dir():  # a peer has set it aside meanwhile
+            return False
+        if error.reason is FailureReason.MODEL_UNAVAILABLE:
+            raise
         log.warning("a model on the volume is damaged; it is fetched again", cause=error.message)
     else:
         if listed and found == promise_digest:

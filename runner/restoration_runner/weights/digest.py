@@ -123,6 +123,17 @@ def promised_digest(folder: Path) -> str:
     return digest_of(promised)
 
 
+def is_described(folder: Path, digest: str) -> bool:
+    """Whether list and description of a folder are those of the model with this digest; nothing large is read."""
+    try:
+        promised = read_sums(folder) or {}
+        if digest_of(promised) != digest:
+            return False
+        return file_sha256(folder / "model.json") == promised.get("model.json")
+    except (RestorationError, OSError):
+        return False
+
+
 def refuse_pickle(name: str, *, where: str) -> None:
     """Raises:
     RestorationError: `ModelInvalid` if a file of that name is in a format that can run code.
