@@ -63,7 +63,9 @@ def _of_section(section: str) -> Iterator[Speed]:
         elif "frames/s" in head and len(cells) == len(head):
             number = cells[head.index("frames/s")]
             if re.fullmatch(r"\d+(\.\d+)?", number) and float(number) > 0:
-                named = [cells[head.index(name)] for name in ("model", "size", "knobs") if name in head]
+                known = [cells[head.index(name)] for name in ("model", "size", "knobs") if name in head]
+                # Another form of table has what its rows share in the corner, and the rest in the first column.
+                named = known or [part for part in (head[0], cells[0]) if part]
                 yield Speed(heading, ", ".join(named), float(number))
 
 

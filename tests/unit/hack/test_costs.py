@@ -21,6 +21,12 @@ TEXT = """# Results
 | 720p | none | **12.5** | 9 |
 | 1080p | strips | not measured | |
 
+What all rows share may stand in the corner:
+
+| 720p × 21 | encode | frames/s |
+| --- | --- | --- |
+| 3B fast | 0.3 s | 17.5 |
+
 Other tables have other columns:
 
 | size | seconds |
@@ -30,7 +36,10 @@ Other tables have other columns:
 
 
 def test_only_measured_speeds_of_gpus_count() -> None:
-    assert speeds(TEXT) == [Speed("GPU: the restorer", "720p, none", 12.5)]
+    assert speeds(TEXT) == [
+        Speed("GPU: the restorer", "720p, none", 12.5),
+        Speed("GPU: the restorer", "720p × 21, 3B fast", 17.5),
+    ]
     assert len(speeds(RESULTS.read_text())) >= 3
 
 
@@ -43,7 +52,7 @@ def test_a_minute_of_video(more: list[str], minutes: float, price: float, tmp_pa
     results, rows = tmp_path / "results.md", tmp_path / "rows.json"
     results.write_text(TEXT)
     assert main(["--gpu-hour", "6", "--results", str(results), "--json", str(rows), *more]) == 0
-    [row] = json.loads(rows.read_text())
+    [row, _] = json.loads(rows.read_text())
     assert (row["gpu_minutes"], row["price"]) == (minutes, price)
 
 
