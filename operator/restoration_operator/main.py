@@ -6,6 +6,7 @@ turn; whichever task ends first ends the process.
 """
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -22,6 +23,7 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import ConfigException
 from pydantic import ValidationError
 
+from restoration_api.resources import VideoRestoration, VideoRestorationStatus
 from restoration_operator import metrics
 from restoration_operator.clock import REAL, Clocks
 from restoration_operator.cluster import Cluster
@@ -42,6 +44,7 @@ from restoration_operator.scope import Scope
 from restoration_operator.settings import Settings, environment_variable, flag
 from restoration_operator.store import Store
 from restoration_operator.survey import survey
+from restoration_operator.traces import Traces
 from restoration_operator.watch import handlers
 from restoration_operator.worker import Worker
 from restoration_operator.workqueue import WorkQueue
@@ -145,6 +148,7 @@ class Operator:
         self._announcer = Announcer(
             cluster, instance=instance, per_second=settings.events_per_second, clock=clocks.seconds
         )
+        self._traces = Traces(os.environ)
         self._reconciler = Reconciler(
             self._store,
             cluster,
@@ -155,7 +159,8 @@ class Operator:
             plan_jobs=settings.plan_jobs,
             light=settings.light_resources,
             explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND, clock=clocks.seconds)),
-            announce=self._announcer.recorded,
+            announce=self._recorded,
+            equip=self._traces.equip,
         )
         self._worker = Worker(self._queue, self._reconciler, clock=clocks.now)
         self._scope = Scope(settings.watch_namespaces, selector=settings.namespace_selector)
@@ -190,6 +195,12 @@ class Operator:
             await self._watch(stop)
             for helper in (lead, *helpers):
                 helper.cancel()
+        await asyncio.to_thread(self._traces.close)
+
+    def _recorded(self, restoration: VideoRestoration, status: VideoRestorationStatus) -> None:
+        """A status was stored: what people read of it in Events and in traces."""
+        self._announcer.recorded(restoration, status)
+        self._traces.recorded(restoration, status)
 
     async def _hand_over(self, lead: asyncio.Task[None], stop: asyncio.Event) -> None:
         """When told to stop: first what writes ends and gives up the lease, then kopf, which takes its time."""

@@ -79,8 +79,11 @@ class Reconciler:
         clock: Callable[[], datetime] = utc_now,
         explainer: Explainer | None = None,
         announce: Callable[[VideoRestoration, VideoRestorationStatus], None] = lambda before, after: None,
+        equip: Callable[[VideoRestoration, dict[str, Any]], dict[str, Any]] = lambda restoration, manifest: manifest,
     ) -> None:
-        """`announce` is told of every status that was stored, with the restoration as it was before."""
+        """`announce` is told of every status that was stored, with the restoration as it was before; `equip` adds to a
+        Job's manifest what no decision depends on.
+        """
         self._store = store
         self._cluster = cluster
         self._lost_node_seconds = lost_node_seconds
@@ -90,6 +93,7 @@ class Reconciler:
         self._light = light or LightResources()
         self._clock = clock
         self._announce = announce
+        self._equip = equip
         self._explainer = explainer or Explainer(cluster)
 
     async def reconcile(self, uid: str) -> datetime | None:
@@ -223,7 +227,7 @@ class Reconciler:
         memory = self._store.memory(uid)
         memory.in_doubt = True
         try:
-            created = await self._cluster.create_job(manifest)
+            created = await self._cluster.create_job(self._equip(restoration, manifest))
         except ApiError as error:
             memory.in_doubt = False
             self._refused(memory, error)

@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -20,6 +21,7 @@ from restoration_runner.progress import ProgressTracker
 from restoration_runner.report import serving, termination_log
 from restoration_runner.request_file import parse_segments, read_request
 from restoration_runner.stopping import StopSignal
+from restoration_runner.tracing import StageSpans, tracing
 
 if TYPE_CHECKING:
     from restoration_runner.task import JobContext
@@ -46,11 +48,15 @@ class PodOptions:
 def work_in_pod(role: Role, options: PodOptions) -> int:
     """Do a role's work; returns the exit code."""
     logs.configure(json=True)
-    tracker = ProgressTracker(execution=_execution(), restoration_uid=os.environ.get("VR_UID") or None)
     message = termination_log(options.termination_log)
     port = options.http_port if options.http_port is not None else int(os.environ.get("VR_HTTP_PORT", HTTP_PORT))
-    with serving(tracker, port=port):
-        outcome, code = conclude(lambda stop: _work(role, options, tracker, stop), tracker=tracker, message=message)
+    uid = os.environ.get("VR_UID") or None
+    with tracing(role) as spans:
+        tracker = ProgressTracker(execution=_execution(), restoration_uid=uid, on_stage=spans.enter)
+        with serving(tracker, port=port):
+            work = partial(_work, role, options, tracker, spans)
+            outcome, code = conclude(work, tracker=tracker, message=message)
+            spans.conclude(outcome)
     if code:
         log.error(outcome.message, reason=outcome.reason, exit_code=code)
     else:
@@ -67,7 +73,7 @@ def scratch_root(chosen: Path | None, *, in_pod: bool) -> Path:
     return SCRATCH if in_pod and SCRATCH.is_dir() else Path(tempfile.gettempdir())
 
 
-def _work(role: Role, options: PodOptions, tracker: ProgressTracker, stop: StopSignal) -> Outcome:
+def _work(role: Role, options: PodOptions, tracker: ProgressTracker, spans: StageSpans, stop: StopSignal) -> Outcome:
     wanted, only = read_request(options.request, options.request_sha256), parse_segments(options.segments)
     check_request(wanted)  # also done by the role, whose libraries take a moment to load
 
@@ -84,6 +90,7 @@ def _work(role: Role, options: PodOptions, tracker: ProgressTracker, stop: StopS
             device="cuda" if wanted.gpu.count else "cpu",
             only=only,
             memory_hint_mib=options.memory_hint_mib,
+            spans=spans,
         )
     )
 

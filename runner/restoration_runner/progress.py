@@ -19,11 +19,18 @@ class ProgressTracker:
     """Thread-safe counters. Writers call the verbs, readers take a `snapshot`."""
 
     def __init__(
-        self, *, execution: int = 1, restoration_uid: str | None = None, clock: Clock = time.monotonic
+        self,
+        *,
+        execution: int = 1,
+        restoration_uid: str | None = None,
+        clock: Clock = time.monotonic,
+        on_stage: Callable[[Stage], None] = lambda stage: None,
     ) -> None:
+        """`on_stage` is told of each stage as it is entered."""
         self._execution = execution
         self._restoration_uid = restoration_uid
         self._clock = clock
+        self._on_stage = on_stage
         self._lock = threading.Lock()
         self._stage = Stage.FETCHING
         self._entered = clock()
@@ -49,6 +56,7 @@ class ProgressTracker:
             if stage is Stage.RESTORING and self._restoring_since is None:
                 self._restoring_since = self._clock()
             self._touch()
+        self._on_stage(stage)
 
     def planned(self, *, frames: int, segments: int, video_seconds: float | None = None) -> None:
         """The plan says how much there is; `video_seconds` is what it takes to show it."""

@@ -15,9 +15,37 @@ from restoration_runner.models.device import use_device
 from restoration_runner.models.restorer import Restorer
 from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_room
 from restoration_runner.task import Task
+from restoration_runner.tracing import Span, now_ns
 from restoration_runner.work import Maker
 
 log = structlog.get_logger()
+
+
+class SegmentSpan:
+    """A segment in the trace: computed on one thread, encoded, checked and stored on another."""
+
+    def __init__(self, above: Span, segment: Segment) -> None:
+        self._whole = above.child("segment", facts={"vr.segment": segment.index})
+        self._begun_ns = self._encoded_ns = now_ns()
+
+    def computed(self) -> None:
+        """The network is through with it; the encoder has what is left in its queue."""
+        self._whole.child("restore", begun_ns=self._begun_ns).end()
+
+    def encoded(self, made: Made) -> None:
+        """Its file is closed. Encoding begins with the first frame and runs beside computing."""
+        self._encoded_ns = now_ns()
+        busy = {"vr.busy_milliseconds": made.encode_milliseconds}
+        self._whole.child("encode", begun_ns=self._begun_ns, facts=busy).end(at_ns=self._encoded_ns)
+
+    def stored(self, made: Made) -> None:
+        """Checked, and committed by its marker."""
+        self._whole.child("upload", begun_ns=self._encoded_ns).end()
+        self._whole.end(facts={"vr.frames": made.written.frames})
+
+    def failed(self, reason: str) -> None:
+        """It will be made again, or never."""
+        self._whole.end(failed=reason)
 
 
 class Segments:
@@ -76,9 +104,13 @@ class Segments:
         while True:
             values = environment(restorer)
             maker = Maker(self._task.context.execution, values, fingerprint(values))
+            span = SegmentSpan(self._task.context.spans.current, segment)
             try:
-                return segments.make(segment, partial(self._commit, plan, maker))
+                made = segments.make(segment, partial(self._commit, plan, maker, span))
+                span.computed()
+                return made
             except RestorationError as error:
+                span.failed(error.reason)
                 if error.reason is not FailureReason.INSUFFICIENT_GPU_MEMORY:
                     raise
                 too_large = error.with_traceback(None)  # its frames hold what fills the memory
@@ -87,9 +119,11 @@ class Segments:
                 raise too_large
             log.warning("the GPU's memory was too small; the segment is made again, leaner", segment=segment.index)
 
-    def _commit(self, plan: Plan, maker: Maker, made: Made) -> Marker:
+    def _commit(self, plan: Plan, maker: Maker, span: SegmentSpan, made: Made) -> Marker:
         """On the encoder's thread."""
+        span.encoded(made)
         marker = self._task.work.commit(plan, made, maker)
+        span.stored(made)
         self._task.made.append(made)
         self._task.progress.finished_segment(made.segment.index)
         log.info("segment finished", segment=made.segment.index, frames=made.written.frames)

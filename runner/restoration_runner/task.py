@@ -41,6 +41,7 @@ from restoration_runner.stopping import StopSignal
 from restoration_runner.storage.open import open_store
 from restoration_runner.storage.store import ObjectInfo
 from restoration_runner.supply import open_supply
+from restoration_runner.tracing import NONE, StageSpans
 from restoration_runner.video import rules, streams
 from restoration_runner.work import Work
 
@@ -69,6 +70,7 @@ class JobContext:
     path: str | None = None
     only: frozenset[int] | None = None
     memory_hint_mib: int | None = None
+    spans: StageSpans = field(default_factory=lambda: StageSpans(NONE))
 
 
 @contextmanager

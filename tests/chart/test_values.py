@@ -45,6 +45,27 @@ def test_what_needs_other_programs_is_off_by_default() -> None:
     assert ("ConfigMap", f"{FULL_NAME}-dashboard") not in rendered()
 
 
+def test_traces_are_sent_only_where_they_are_wanted() -> None:
+    """By OpenTelemetry's own variables; a policy lets operator and runners reach the collector."""
+
+    def variables(values: Mapping[str, Any]) -> dict[str, str]:
+        body = rendered(values)[("Deployment", FULL_NAME)]
+        env = body["spec"]["template"]["spec"]["containers"][0]["env"]
+        return {item["name"]: item["value"] for item in env if item["name"].startswith("OTEL_")}
+
+    rule = {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]}
+    wanted = {"tracing.endpoint": "http://collector:4318", "tracing.ratio": 0.25, "networkPolicy.collector": [rule]}
+    assert variables({}) == {}
+    assert variables(wanted) == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.25",
+    }
+    for name in (FULL_NAME, f"{FULL_NAME}-runner"):
+        assert rule in rendered({**POLICIES, **wanted})[("NetworkPolicy", name)]["spec"]["egress"]
+        assert rule not in rendered(POLICIES)[("NetworkPolicy", name)]["spec"]["egress"]
+
+
 def test_no_hook_but_the_test() -> None:
     hooks = [body["metadata"] for body in objects(EVERYTHING) if "helm.sh/hook" in str(body["metadata"])]
     assert [meta["annotations"]["helm.sh/hook"] for meta in hooks] == ["test"]
