@@ -33,7 +33,7 @@ KNOBS = {
     "ring": VaeKnobs(),
     "three": VaeKnobs(frames_at_once=3, upsample_frames=1),
     "strips": VaeKnobs(frames_at_once=1, strip_rows=3, attention_scores=7),
-    "strips in the decoder": VaeKnobs(strip_rows=4, encoder_strips=False),
+    "strips in the decoder": VaeKnobs(strip_rows=4, encoder_strips=False, strip_levels=1),
     "past on host": VaeKnobs(frames_at_once=1, strip_rows=5, past_on_host=True),
     "second level": VaeKnobs(frames_at_once=1, strip_rows=5, past_on_host=True, second_level=True),
 }
@@ -109,7 +109,7 @@ def test_what_is_supported() -> None:
         ({"frames_at_once": 2, "strip_rows": 8}, "needs frames_at_once = 1"),
         ({"frames_at_once": 1, "past_on_host": True}, "past_on_host needs strip_rows"),
         ({"frames_at_once": 1, "second_level": True}, "second_level needs strip_rows"),
-        ({"strip_rows": 8, "past_on_host": True, "encoder_strips": False}, "past_on_host needs encoder_strips"),
+        ({"strip_rows": 8, "past_on_host": True, "encoder_strips": False}, "past_on_host needs strips everywhere"),
         ({"upsample_frames": 0}, "upsample_frames must be at least 1"),
         ({"attention_scores": 0}, "attention_scores must be at least 1"),
     ],

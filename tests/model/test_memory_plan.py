@@ -130,6 +130,7 @@ HELD = {
     "ring": RING,
     "strips": STRIPS,
     "decoder": replace(STRIPS, encoder_strips=False),
+    "end of the decoder": replace(STRIPS, strip_levels=1),
     "second level": replace(STRIPS, second_level=True),
 }
 

@@ -144,9 +144,9 @@ def vae_weights(load: Load, knobs: VaeKnobs) -> int:
     ends = 3 * 36 * load.vae.latent_channels * deepest  # into the decoder, and the moments out of the encoder
     total = ends + 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
     for level in (*_encoder_levels(load.vae, knobs), *_decoder_levels(load.vae, knobs)):
-        own = knobs.of_encoder if level.is_encoder else knobs
+        own = level.knobs
         one_by_one = level.full and own.frames_at_once == 1
-        copies = 3 if _has_rings(level, own) else 1 if one_by_one else 0
+        copies = 3 if _has_rings(level) else 1 if one_by_one else 0
         total += (36 + 27 * copies) * level.channels * level.convolved
         total += level.inputs * level.channels if level.inputs != level.channels else 0
         resampled = (
@@ -172,6 +172,7 @@ class _Level:
     full: bool
     ring: bool
     resample: str
+    knobs: VaeKnobs
 
     @property
     def convolved(self) -> int:
@@ -180,14 +181,14 @@ class _Level:
 
 
 def _encoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
-    last = len(config.channels) - 1
+    last, own = len(config.channels) - 1, knobs.of_encoder
     first_temporal = last - config.temporal_levels
     levels, rate = [], config.temporal_stride
     for i, channels in enumerate(config.channels):
         resample = "" if i == last else "time" if i >= first_temporal else "space"
         inputs = config.channels[max(i - 1, 0)]
         full, ring = i < first_temporal + knobs.second_level, i == first_temporal
-        levels.append(_Level(True, inputs, channels, config.encoder_blocks, 4.0**-i, rate, full, ring, resample))
+        levels.append(_Level(True, inputs, channels, config.encoder_blocks, 4.0**-i, rate, full, ring, resample, own))
         rate //= 2 if resample == "time" else 1
     return levels
 
@@ -199,7 +200,8 @@ def _decoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
         resample = "" if i == last else "time" if i < config.temporal_levels else "space"
         inputs, share = backwards[max(i - 1, 0)], 4.0 ** (i - last)
         full = i >= config.temporal_levels - knobs.second_level
-        levels.append(_Level(False, inputs, channels, config.encoder_blocks + 1, share, rate, full, False, resample))
+        own, blocks = knobs.of_decoder(last - i), config.encoder_blocks + 1
+        levels.append(_Level(False, inputs, channels, blocks, share, rate, full, False, resample, own))
         rate *= 2 if resample == "time" else 1
     return levels
 
@@ -207,11 +209,10 @@ def _decoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
 def encoder_state(load: Load, knobs: VaeKnobs) -> int:
     if load.is_image:
         return 0
-    knobs = knobs.of_encoder
     levels = _encoder_levels(load.vae, knobs)
     kept = 2 * load.vae.image_channels + _middle_state(load.vae)
     for level in levels:
-        kept += _kept_frames(level, knobs) * level.share * level.convolved
+        kept += _kept_frames(level) * level.share * level.convolved
         kept += level.share * level.channels if level.resample == "time" else 0
     return round(load.element_bytes * load.pixels * kept)
 
@@ -221,7 +222,7 @@ def decoder_state(load: Load, knobs: VaeKnobs) -> int:
         return 0
     kept = 2 * 16 + _middle_state(load.vae)
     for level in _decoder_levels(load.vae, knobs):
-        kept += _kept_frames(level, knobs) * level.share * level.convolved
+        kept += _kept_frames(level) * level.share * level.convolved
         if level.resample:
             ring = 3 if level.full and knobs.frames_at_once == 1 and not knobs.second_level else 2
             kept += level.share * level.channels * (1 if level.resample == "time" else ring)
@@ -232,14 +233,15 @@ def _middle_state(config: VaeConfig) -> float:
     return 2 * 5 * config.channels[-1] / config.spatial_stride**2
 
 
-def _kept_frames(level: _Level, knobs: VaeKnobs) -> int:
+def _kept_frames(level: _Level) -> int:
     """A ring holds three frames of its input; strips and joined buffers keep two, or none if those are on the host."""
-    if level.full and knobs.past_on_host:
+    if level.full and level.knobs.past_on_host:
         return 0
-    return 3 if _has_rings(level, knobs) else 2
+    return 3 if _has_rings(level) else 2
 
 
-def _has_rings(level: _Level, knobs: VaeKnobs) -> bool:
+def _has_rings(level: _Level) -> bool:
+    knobs = level.knobs
     return (level.full or level.ring) and knobs.frames_at_once == 1 and knobs.strip_rows is None
 
 
@@ -282,7 +284,7 @@ def encoder_work(load: Load, knobs: Knobs) -> int:
     else:
         # Beside it what is collected for the next level, which sees all frames: its input, a buffer with two earlier
         # frames (where it has no rings), what comes out, and what is written for its downsampling.
-        buffers = 1 if _has_rings(after, knobs.vae.of_encoder) else 2
+        buffers = 1 if _has_rings(after) else 2
         joined = (frames + earlier) * buffers * after.channels + frames * (after.channels + full.channels)
         peaks = [block + handed_on, 2 * handed_on, after.share * joined]
     picture = frames * load.vae.image_channels * (4 / load.element_bytes + 3)
@@ -301,7 +303,8 @@ def decoder_work(load: Load, knobs: Knobs) -> int:
     else:
         # What the upsampling over time reads and makes.
         waiting, reads = deep.share * deep.channels * (deep_frames + 1), 0.0
-        waiting += (1 if load.is_image else max(2, some)) * before.share * before.inputs
+        waiting += max(2, some) * before.share * before.inputs
+        waiting *= not load.is_image  # which goes through the levels at once
     # An input of a convolution of its own, where there is neither a ring nor a strip.
     single = last.inputs if load.is_image and knobs.vae.strip_rows is None else 0
     peaks = [

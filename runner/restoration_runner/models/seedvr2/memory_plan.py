@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
+from restoration_runner.models.seedvr2.fast.vae_convolve import LARGEST_TENSOR
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.memory_model import Load, estimate, host_bytes
@@ -30,24 +31,26 @@ def usable_bytes(total_bytes: int) -> int:
 def ladder(load: Load) -> Iterator[Knobs]:
     """All that may be tried, fastest first (measured on one H100; see benchmarks/RESULTS.md).
 
-    Stage by stage it is the decoder that takes most, so it goes in strips long before the encoder has to.
+    Stage by stage it is the decoder that takes most, so it goes in strips long before the encoder has to. Rings that
+    cuDNN's fast kernels cannot index (3840×2160) are not offered.
     """
     few, some, many = (-(-load.height // parts) for parts in (4, 8, 16))
-    ring = VaeKnobs(frames_at_once=1)
-    in_decoder = VaeKnobs(frames_at_once=1, strip_rows=few, encoder_strips=False)
-    strips = [replace(ring, strip_rows=rows) for rows in (few, some, many)]
+    strips = [VaeKnobs(strip_rows=rows) for rows in (few, some, many)]
+    ring, in_decoder = VaeKnobs(), replace(strips[0], encoder_strips=False)
+    if 3 * load.vae.channels[0] * load.pixels > LARGEST_TENSOR:
+        ring = in_decoder = strips[0]
+    in_last = replace(in_decoder, strip_levels=1)
     lean = DitKnobs(mlp_rows=8192, attention_rows=8192)
     streamed = replace(lean, streamed_weights=True)
     for latents in (6, 3, 2, 1):
         yield Knobs(latents_at_once=latents, vae=ring)
     yield Knobs(vae=ring, dit=lean)
-    for latents in (2, 1):
-        yield Knobs(latents_at_once=latents, stage_by_stage=True, vae=ring, dit=lean)
-    for latents in (2, 1):
-        yield Knobs(latents_at_once=latents, stage_by_stage=True, vae=ring, dit=streamed)
-    for vae in (in_decoder, strips[0]):
+    for dit in (lean, streamed):
+        for latents in (2, 1):
+            yield Knobs(latents_at_once=latents, stage_by_stage=True, vae=ring, dit=dit)
+    for vae in (in_last, in_decoder, strips[0]):
         yield Knobs(stage_by_stage=True, vae=vae, dit=lean)
-    for vae in (in_decoder, *strips):
+    for vae in (in_last, in_decoder, *strips):
         yield Knobs(stage_by_stage=True, vae=vae, dit=streamed)
     smallest = replace(strips[-1], attention_scores=2**25)
     least = replace(streamed, mlp_rows=2048, attention_rows=2048)

@@ -71,7 +71,12 @@ class Decoder:
         self.second_level = knobs.second_level and config.temporal_levels > 0
         first = self.whole_rate - self.second_level
         self.levels = [
-            prepare_level(cast(vae.Level, level), config, full_resolution=i >= first, knobs=knobs)
+            prepare_level(
+                cast(vae.Level, level),
+                config,
+                full_resolution=i >= first,
+                knobs=knobs.of_decoder(len(decoder.levels) - 1 - i),
+            )
             for i, level in enumerate(decoder.levels)
         ]
         self.norm_out = Norm(decoder.norm_out)

@@ -14,6 +14,7 @@ class VaeKnobs:
         causal convolution there keeps a ring of three frames and moves none.
     strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
         frames_at_once = 1. Norms see whole frames, so strips leave no seams.
+    strip_levels: full-resolution levels of the decoder that work in strips, counted from its end; None: all.
     encoder_strips: False for strips in the decoder only, which needs twice as much memory.
     past_on_host: the two earlier frames of each convolution that works in strips wait in the host's memory. Needs
         strip_rows.
@@ -25,6 +26,7 @@ class VaeKnobs:
 
     frames_at_once: int | None = 1
     strip_rows: int | None = None
+    strip_levels: int | None = None
     encoder_strips: bool = True
     past_on_host: bool = False
     second_level: bool = False
@@ -32,7 +34,7 @@ class VaeKnobs:
     attention_scores: int = 2**28
 
     def __post_init__(self) -> None:
-        for name in ("frames_at_once", "strip_rows", "upsample_frames", "attention_scores"):
+        for name in ("frames_at_once", "strip_rows", "strip_levels", "upsample_frames", "attention_scores"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -41,13 +43,18 @@ class VaeKnobs:
         for name in ("past_on_host", "second_level"):
             if getattr(self, name) and self.strip_rows is None:
                 raise ValueError(f"{name} needs strip_rows")
-            if getattr(self, name) and not self.encoder_strips:
-                raise ValueError(f"{name} needs encoder_strips")
+            if getattr(self, name) and not (self.encoder_strips and self.strip_levels is None):
+                raise ValueError(f"{name} needs strips everywhere")
 
     @property
     def of_encoder(self) -> "VaeKnobs":
         """What the encoder makes of them."""
         return self if self.encoder_strips else replace(self, strip_rows=None)
+
+    def of_decoder(self, levels_from_end: int) -> "VaeKnobs":
+        """What a level of the decoder makes of them: 0 for the last one."""
+        is_outside = self.strip_levels is not None and levels_from_end >= self.strip_levels
+        return replace(self, strip_rows=None) if is_outside else self
 
 
 @dataclass(frozen=True)
