@@ -138,15 +138,15 @@ def _volumes(grid: Grid, kind: Kind) -> tuple[int, ...]:
 
 
 def vae_weights(load: Load, knobs: VaeKnobs) -> int:
-    """Prepared weights: of every causal convolution also the one for a first frame, where frames go one by one also
-    those that fit three frames side by side, of rings in three turns."""
+    """Prepared weights: of every causal convolution also the one for a first frame; of rings also those that fit three
+    frames side by side, in three turns."""
     deepest = load.vae.channels[-1]
     ends = 3 * 36 * load.vae.latent_channels * deepest  # into the decoder, and the moments out of the encoder
     total = ends + 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
     for level in (*_encoder_levels(load.vae, knobs), *_decoder_levels(load.vae, knobs)):
         own = level.knobs
         one_by_one = level.full and own.frames_at_once == 1
-        copies = 3 if _has_rings(level) else 1 if one_by_one else 0
+        copies = 3 if _has_rings(level) else 0
         total += (36 + 27 * copies) * level.channels * level.convolved
         total += level.inputs * level.channels if level.inputs != level.channels else 0
         resampled = (
@@ -324,11 +324,11 @@ def decoder_work(load: Load, knobs: Knobs) -> int:
 def _strip(load: Load, knobs: VaeKnobs, channels: int) -> float:
     """The input of a convolution in strips exists for some rows of three frames, beside what it does not overwrite.
 
-    With the past on the host the next strip is there already, and a frame's rows are on the way in and out.
+    With the past on the host the next strip is there already.
     """
     if knobs.strip_rows is None:
         return 0.0
-    frames = 1 if load.is_image else 8 if knobs.past_on_host else 3
+    frames = 1 if load.is_image else 6 if knobs.past_on_host else 3
     return frames * channels * min(1.0, (knobs.strip_rows + 2) / load.height)
 
 

@@ -22,9 +22,8 @@ class Strip:
     stop: int
 
     def buffer(self, frames: int, like: Tensor) -> Tensor:
-        """`[frames, rows + 2, W, C]`, frames side by side as channels, with zeros where the frame ends."""
-        _, _, W, C = like.shape
-        buffer = like.new_empty((self.last - self.first + 2, W, frames, C)).permute(2, 0, 1, 3)
+        """`[frames, rows + 2, W, C]`, with zeros where the frame ends."""
+        buffer = like.new_empty((frames, self.last - self.first + 2, *like.shape[2:]))
         if self.start == self.first:
             buffer[:, 0] = 0
         if self.stop == self.last:
