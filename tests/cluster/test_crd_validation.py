@@ -195,7 +195,8 @@ STATUSES: list[tuple[Body, str | None]] = [
     *[({"phase": phase}, None) for phase in ("Pending", "Queued", "Starting", "Running", "Assembling", "Suspended")],
     *[({"phase": phase}, None) for phase in ("Retrying", "Succeeded", "Failed")],
     ({"phase": "Done"}, "Unsupported value"),
-    ({"observedGeneration": -1}, "should be greater than or equal to 0"),
+    ({"observedGeneration": -1}, None),
+    ({"observedGeneration": -2}, "should be greater than or equal to -1"),
     ({"conditions": [_condition()]}, None),
     *[({"conditions": [_condition(reason=reason)]}, None) for reason in REASONS],
     *[({"attemptHistory": [{"execution": 1, "reason": reason}]}, None) for reason in REASONS],
@@ -322,6 +323,12 @@ def test_a_status_with_every_field_survives_the_server(server: ApiServer, restor
     answer = server.replace(restoration | {"status": full}, DRY_RUN, subresource="/status")
     assert answer.accepted, answer.message
     assert answer.body["status"] == full == VideoRestorationStatus.model_validate(full).to_json()
+
+
+def test_before_the_first_visit_the_status_is_of_no_generation(restoration: Body) -> None:
+    """What kstatus waits for: docs/decisions/0027-a-status-before-the-first-visit.md."""
+    assert restoration["metadata"]["generation"] == 1
+    assert restoration["status"] == {"observedGeneration": -1}
 
 
 def test_users_cannot_write_status_and_the_operator_cannot_write_spec(server: ApiServer, restoration: Body) -> None:
