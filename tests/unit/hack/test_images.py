@@ -162,7 +162,7 @@ def test_the_date_of_all_files_is_the_one_that_layers_are_recognised_by() -> Non
     assert datetime.datetime.fromtimestamp(FILES_DATE, tz=datetime.UTC).isoformat() == OURS.replace("Z", "+00:00")
 
 
-@pytest.mark.parametrize("name", ["operator"])
+@pytest.mark.parametrize("name", COMPONENTS)
 def test_everything_that_a_dockerfile_fetches_is_pinned(name: str) -> None:
     text = (CHECKOUT / f"Dockerfile.{name}").read_text()
     joined = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))

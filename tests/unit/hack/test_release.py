@@ -106,5 +106,5 @@ def test_workflows_have_few_rights_pinned_actions_and_targets_that_exist(path: P
 def test_a_release_is_built_on_the_base_that_the_dockerfiles_name() -> None:
     release = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "release.yaml").read_text())
     base = release["jobs"]["images"]["env"]["BASE_IMAGE"]
-    for name in ("operator",):
+    for name in ("operator", "runner"):
         assert f"ARG BASE_IMAGE={base}\n" in (CHECKOUT / f"Dockerfile.{name}").read_text()
