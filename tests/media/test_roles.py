@@ -24,6 +24,7 @@ from restoration_runner.prepare import plan_job
 from restoration_runner.settle import assemble_job
 from restoration_runner.storage.file import FileStore
 from restoration_runner.storage.open import open_store
+from restoration_runner.weights import digest
 from restoration_runner.work import Work
 
 FRAMES, SEGMENTS = 40, 4
@@ -317,8 +318,9 @@ def test_a_model_whose_digest_is_pinned_is_read_only_by_who_computes(
     """Gigabytes of weights need not be where a plan is made; `run` insists on the ones that were promised."""
     request = material.request(tmp_path / "out.mp4")
     pinned = request.model_copy(update={"model": request.model.model_copy(update={"digest": "sha256:" + "0" * 64})})
-    forbid(monkeypatch, task, "folder_digest")
-    assert run_here(pinned, role=plan_job).reason == "Planned"
+    with monkeypatch.context() as planning:
+        forbid(planning, digest, "file_digests")
+        assert run_here(pinned, role=plan_job).reason == "Planned"
     with pytest.raises(RestorationError) as refused:
         run_here(pinned)
     assert refused.value.reason is FailureReason.MODEL_INVALID

@@ -23,7 +23,7 @@ from restoration_runner.errors import RestorationError
 from restoration_runner.outcomes import SHA256_METADATA
 from restoration_runner.plan import Keys
 from restoration_runner.publish import KEY, Destination
-from restoration_runner.storage import s3
+from restoration_runner.storage import connection, s3
 from restoration_runner.storage.s3 import S3Store
 from restoration_runner.storage.store import read_whole
 
@@ -124,7 +124,7 @@ def test_what_passes_heals(
     size: int,
 ) -> None:
     if "slow" in fault:
-        monkeypatch.setattr(s3, "READ_SECONDS", 1.0)
+        monkeypatch.setattr(connection, "READ_SECONDS", 1.0)
     path = file(tmp_path, size)
     bad.faults.plan(where, **fault)
     published = destination(bad.store()).publish(path, before=None, on_bytes=lambda _: None)

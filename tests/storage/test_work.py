@@ -206,8 +206,15 @@ def test_clear_leaves_only_the_manifest(store: Store, tmp_path: Path) -> None:
 def test_names(store: Store) -> None:
     work = Work(store, PREFIX)
     assert work.name == "0123456789abcdef-01234567"
-    assert work.sibling("x").prefix == "out/.vr/x/"
+    assert work.sibling("fedcba9876543210-76543210").prefix == "out/.vr/fedcba9876543210-76543210/"
     assert work.manifest_uri().endswith(f"{PREFIX}final.json")
+
+
+@pytest.mark.parametrize("name", ["", "x", "..", "../../theirs", "0123456789abcdef-01234567/../x", "fedcba9876543210"])
+def test_a_name_that_no_work_has_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    """It comes from an object's metadata, which whoever may write to the bucket has written."""
+    work = Work(FileStore(tmp_path), PREFIX)
+    assert work.sibling(name) is work
 
 
 def test_a_plan_is_a_contract() -> None:
