@@ -73,9 +73,7 @@ def _chosen(names: Sequence[str]) -> Sequence[str]:
 
 def _make(name: str, wish: Wish, sources: Origin, builder: Builder, console: Console) -> None:
     reference = f"{wish.registry or 'localhost'}/{REPOSITORY}/{name}:{sources.version}"
-    arguments = dict(sources.arguments)
-    if wish.snapshot and name == "runner":
-        arguments["DEBIAN_SNAPSHOT"] = wish.snapshot
+    arguments = {"DEBIAN_SNAPSHOT": wish.snapshot} if wish.snapshot and name == "runner" else {}
     recipe = Recipe(
         dockerfile=CHECKOUT / f"Dockerfile.{name}",
         context=CHECKOUT,

@@ -29,15 +29,14 @@ class Origin:
     def labels(self) -> dict[str, str]:
         """Those that the Dockerfiles cannot know. What is not known has no label."""
         created = self.created.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        labels = {f"{_PREFIX}created": created}
+        labels = {
+            f"{_PREFIX}created": created,
+            f"{_PREFIX}revision": self.revision,
+            f"{_PREFIX}version": self.version,
+        }
         if self.source:
             labels |= {f"{_PREFIX}source": self.source, f"{_PREFIX}url": self.source}
         return labels
-
-    @property
-    def arguments(self) -> dict[str, str]:
-        """The Dockerfiles' build arguments."""
-        return {"VERSION": self.version, "REVISION": self.revision}
 
 
 def origin(source: str = "") -> Origin:

@@ -151,11 +151,13 @@ def test_a_history_that_does_not_fit_is_refused() -> None:
 def test_labels_say_when_and_where_the_sources_were_made() -> None:
     assert ORIGIN.labels == {
         "org.opencontainers.image.created": "2026-11-22T10:30:00Z",
+        "org.opencontainers.image.revision": "c0ffee",
+        "org.opencontainers.image.version": "1.2.3",
         "org.opencontainers.image.source": "https://git.example/x",
         "org.opencontainers.image.url": "https://git.example/x",
     }
     nowhere = Origin(ORIGIN.version, ORIGIN.revision, ORIGIN.created)
-    assert list(nowhere.labels) == ["org.opencontainers.image.created"]
+    assert [name.rpartition(".")[2] for name in nowhere.labels] == ["created", "revision", "version"]
 
 
 def test_the_date_of_all_files_is_the_one_that_layers_are_recognised_by() -> None:
@@ -172,6 +174,8 @@ def test_everything_that_a_dockerfile_fetches_is_pinned(name: str) -> None:
     stages = [line for line in instructions if line.startswith("FROM ")]
     assert all(line.split()[1] == "${BASE_IMAGE}" for line in stages)
     assert len(stages) >= 3
+    # buildah 1.28 takes a LABEL from its cache without looking at the variables in it.
+    assert not [line for line in instructions if line.startswith("LABEL ") and "$" in line]
     installs = [step for line in instructions for step in line.split("&&") if "pip install" in step]
     assert len(installs) == 2
     assert all("--require-hashes" in step for step in installs)
