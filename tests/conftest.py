@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import structlog
 from hack.cluster.binaries import CONTROL_PLANE, KUEUE, MINIO, PROMETHEUS, PROMTOOL, Binary
@@ -17,6 +18,12 @@ from hack.cluster.controlplane import ControlPlane
 from hack.cluster.errors import ClusterError
 
 from tests.builders.servers import S3Server, minio_server, moto_server, seaweed_server
+
+# The same examples everywhere, and none that is wrong because the machine was busy.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 LONGEST_FIRST = (
     "@operator-alone",
