@@ -6,13 +6,14 @@ import asyncio
 import base64
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
 from hack.cluster.controlplane import ControlPlane
 from tests.builders import outcomes
 from tests.builders.kubelet import Kubelet
-from tests.builders.live_api import GROUP_PATH, ApiServer, Json, condition, eventually
+from tests.builders.live_api import GROUP_PATH, ApiServer, Json, RefusedError, condition, eventually
 from tests.builders.operator_process import OperatorProcess
 from tests.builders.proxy import Proxy
 
@@ -58,7 +59,8 @@ async def delete_with_all_it_has(api: ApiServer, namespace: str, name: str) -> N
     for job in await api.jobs(namespace):
         if job["metadata"]["ownerReferences"][0]["uid"] == uid:
             path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{job['metadata']['name']}"
-            await api.call("DELETE", path, {"propagationPolicy": "Background"})
+            with suppress(RefusedError):  # the garbage collector may have been quicker
+                await api.call("DELETE", path, {"propagationPolicy": "Background"})
 
 
 @pytest.fixture
