@@ -195,7 +195,7 @@ class Operator:
             await self._watch(stop)
             for helper in (lead, *helpers):
                 helper.cancel()
-        await asyncio.to_thread(self._traces.close)
+        await self._traces.close()
 
     def _recorded(self, restoration: VideoRestoration, status: VideoRestorationStatus) -> None:
         """A status was stored: what people read of it in Events and in traces."""

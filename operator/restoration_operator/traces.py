@@ -7,6 +7,7 @@ its spans those spans are missing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -92,10 +93,10 @@ class Traces:
         if after.condition(finished) == "True" and before.condition(finished) != "True":
             self._whole(restoration, after)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Send what is left."""
         if self._sender is not None:
-            traces.send_the_rest(self._sender)
+            await asyncio.to_thread(traces.send_the_rest, self._sender)
 
     def _execution(self, restoration: VideoRestoration, attempt: Attempt) -> None:
         uid = restoration.metadata.uid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
@@ -106,7 +107,7 @@ def test_from_apply_to_published_object_it_is_one_tree(
 
     outcome = run_pod(tmp_path, model)
     operator.recorded(restoration(), restoration(finished()).status)
-    operator.close()
+    asyncio.run(operator.close())
 
     assert outcome.reason == "Completed"
     assert outcome.segments_total is not None
@@ -149,7 +150,7 @@ def test_a_failure_is_marked_with_its_class(
     run_pod(tmp_path, model, source=broken)
     operator = Traces(os.environ)
     operator.recorded(restoration(), restoration(finished("InvalidInput")).status)
-    operator.close()
+    asyncio.run(operator.close())
     failed = {one.name: one.failed for one in receiver.spans if one.failed}
     assert failed["runner run"] == failed["execution 1"] == failed["VideoRestoration"] == "InvalidInput"
 
@@ -160,7 +161,7 @@ def test_a_status_is_told_once(receiver: Collector, monkeypatch: pytest.MonkeyPa
     over = restoration(finished()).status
     operator.recorded(restoration(), over)
     operator.recorded(restoration(finished()), over)
-    operator.close()
+    asyncio.run(operator.close())
     assert sorted(one.name for one in receiver.spans) == ["VideoRestoration", "execution 1", "wait"]
 
 
@@ -180,7 +181,7 @@ def test_without_a_collector_nothing_is_recorded(environment: dict[str, str]) ->
     manifest = job()
     assert operator.equip(restoration(), manifest) is manifest
     operator.recorded(restoration(), VideoRestorationStatus.model_validate(finished()))
-    operator.close()
+    asyncio.run(operator.close())
     threads = set(threading.enumerate())
     with tracing("run", environment) as spans:
         assert spans.current.child("stage") is spans.current
@@ -205,7 +206,7 @@ def test_who_samples_nothing_sends_nothing(receiver: Collector, monkeypatch: pyt
     operator = Traces(os.environ)
     assert environment_of(operator.equip(restoration(), job()))["TRACEPARENT"].endswith("-00")
     operator.recorded(restoration(), restoration(finished()).status)
-    operator.close()
+    asyncio.run(operator.close())
     assert receiver.spans == []
 
 

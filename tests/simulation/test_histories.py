@@ -98,11 +98,12 @@ def test_every_kind_of_step_occurs() -> None:
     assert set(occurring) == set(WEIGHTS)
 
 
-def test_a_seed_is_one_history() -> None:
+@pytest.mark.parametrize("seed", [7, 68], ids=["one operator at a time", "two share a lease, and one is killed"])
+def test_a_seed_is_one_history(seed: int) -> None:
     """The replay of a failure is worth nothing if another process plays another history."""
 
     def trace(hash_seed: str) -> str:
-        command = [sys.executable, "-m", "tests.builders.simulation", "7"]
+        command = [sys.executable, "-m", "tests.builders.simulation", str(seed)]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 

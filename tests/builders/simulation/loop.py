@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import zlib
-from typing import Any
+from typing import Any, NoReturn
 
 _MASK = (1 << 64) - 1
 TICK_SECONDS = 1e-6
@@ -36,6 +36,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:
+        """Hours may pass here while a thread does nothing yet: what it does would come at another time in every run."""
+        raise RuntimeError(f"{func} in a thread: the clock is simulated, threads are not")
 
     def run_for(self, seconds: float) -> None:
         """Let so much time pass."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -44,8 +45,8 @@ TIMING: Final = Timing(duration_seconds=60, deadline_seconds=40, retry_seconds=1
 POLLED_EVERY: Final = 5
 """In every fifth history runners are asked for their progress: it goes on every second, and decides little."""
 
-TASKS: ContextVar[set[asyncio.Task[Any]] | None] = ContextVar("tasks", default=None)
-"""All tasks of the process that a task belongs to: SIGKILL spares none."""
+TASKS: ContextVar[dict[asyncio.Task[Any], None] | None] = ContextVar("tasks", default=None)
+"""All tasks of the process that a task belongs to, in the order of their beginning: SIGKILL spares none."""
 
 
 @dataclass
@@ -75,8 +76,8 @@ def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
         task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
         tasks = TASKS.get()
         if tasks is not None:
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            tasks[task] = None
+            task.add_done_callback(tasks.pop)
         return task
 
     loop.set_task_factory(factory)
@@ -113,7 +114,7 @@ class OperatorProcess:
         self._seed = seed
         self._failed = failed
         self._say = say
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}
         self._operator: Operator | None = None
 
     @property
@@ -127,7 +128,7 @@ class OperatorProcess:
         self._life += 1
         self._say(f"{self.name}: starts")
         self.weather.deaf.clear()
-        self._tasks = set()
+        self._tasks = {}
         self._operator = operator = SimulatedOperator(self, self._life)
         self.store = operator.store
         before = TASKS.set(self._tasks)
@@ -180,7 +181,7 @@ class OperatorProcess:
             raise asyncio.CancelledError
 
         return Leadership(
-            SimulatedCluster(self.call),
+            SimulatedCluster(partial(self.call, life)),
             namespace="default",
             name="operator",
             identity=f"{self.name}-{life}",
@@ -193,6 +194,7 @@ class OperatorProcess:
 
     async def call(
         self,
+        life: int,
         method: str,
         path: str,
         query: Mapping[str, Any],
@@ -201,8 +203,10 @@ class OperatorProcess:
         *,
         fence: Callable[[], None] = lambda: None,
     ) -> Json:
-        """One request through the weather."""
-        life, weather = self._life, self.weather
+        """One request of one life through the weather."""
+        if life != self._life:
+            raise asyncio.CancelledError  # what was killed tidies nothing up
+        weather = self.weather
         writing = method in WRITES and "dryRun" not in query
         self._calls += 1
         number = self._calls
@@ -288,7 +292,7 @@ class SimulatedOperator(Operator):
         leadership = process.leadership()
         fence = leadership.fence if leadership else lambda: None
         cluster = SimulatedCluster(
-            lambda *request: process.call(*request, fence=fence), timeout_seconds=TIMEOUT_SECONDS, fence=fence
+            partial(process.call, life, fence=fence), timeout_seconds=TIMEOUT_SECONDS, fence=fence
         )
         clocks = Clocks(now=process.now, seconds=process._loop.time)
         # Now and then somebody changes the settings under executions that are under way.
