@@ -62,7 +62,7 @@ def redact(text: str, known: Iterable[str] = ()) -> str:
     return text
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # more than a process may know: fewer would be made anew for every line
 def _spellings(value: str) -> re.Pattern[str]:
     forms = {value, quote(value, safe=""), quote(value), quote_plus(value), quote(quote(value, safe=""), safe="")}
     forms |= _in_base64(value.encode())

@@ -29,8 +29,16 @@ PACES: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 180, 600)
 ENDS: Final = ("Completed", "CacheHit", *FailureReason, RETRIES_EXHAUSTED, START_DEADLINE_EXCEEDED)
 """Reasons of ends. All are exported from the start: the first failure of a kind is an increase only after a zero."""
 STAGES: Final = (
-    *("queued", "startup", "fetch", "model_fetch", "model_load"),
-    *("decode", "inference", "encode", "assemble", "upload"),
+    "queued",
+    "startup",
+    "fetch",
+    "model_fetch",
+    "model_load",
+    "decode",
+    "inference",
+    "encode",
+    "assemble",
+    "upload",
 )
 """Those of `status.timings`."""
 

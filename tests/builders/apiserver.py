@@ -5,21 +5,34 @@ Tests of what the server accepts need the answer itself; a client library would 
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import urllib3
+from hack.cluster.controlplane import ControlPlane
 from kubernetes import client, config
 
 from restoration_api.resources import API_VERSION
 from restoration_api.resources.definitions import DEFINITIONS
 
+ROOT = Path(__file__).resolve().parents[2]
 # Only ends a broken run; it is no statement about speed.
 PATIENCE_S = 120
 STRICT = {"fieldValidation": "Strict"}
 DRY_RUN = STRICT | {"dryRun": "All"}
 _DEFINITIONS = {definition.kind: definition for definition in DEFINITIONS}
+
+
+@contextmanager
+def with_our_kinds(control_plane: ControlPlane) -> Iterator["ApiServer"]:
+    """A control plane with our CRDs, installed in the plainest way there is."""
+    control_plane.kubectl("apply", "--filename", ROOT / "crds")
+    with ApiServer(control_plane.kubeconfig) as server:
+        server.wait_for_our_kinds()
+        yield server
 
 
 @dataclass(frozen=True)

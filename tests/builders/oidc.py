@@ -2,15 +2,16 @@
 
 import contextlib
 import json
-import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from tests.builders.loopback import serving
 
 AUDIENCE = "sts.example"
 
@@ -58,17 +59,8 @@ def issuer() -> Iterator[Issuer]:
             self.end_headers()
             self.wfile.write(json.dumps(found).encode())
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.url = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Handler) as made.url:
         yield made
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _encoded(value: Any) -> str:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from hack.cluster.controlplane import ControlPlane
-from tests.builders.apiserver import DRY_RUN, STRICT, Answer, ApiServer, resource_path
+from tests.builders.apiserver import DRY_RUN, STRICT, Answer, ApiServer, resource_path, with_our_kinds
 from tests.builders.crd_cases import Case, cases
 from tests.builders.resources import UNSET, Body, changed, make_profile, make_vr, parse
 
@@ -30,9 +30,7 @@ by_kind = pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definiti
 @pytest.fixture(scope="module")
 def server(control_plane: ControlPlane) -> Iterator[ApiServer]:
     """The control plane with our CRDs, installed in the plainest way there is."""
-    control_plane.kubectl("apply", "--filename", ROOT / "crds")
-    with ApiServer(control_plane.kubeconfig) as api:
-        api.wait_for_our_kinds()
+    with with_our_kinds(control_plane) as api:
         yield api
 
 

@@ -21,7 +21,7 @@ import pytest
 from hack.cluster.binaries import ALL
 from hack.cluster.controlplane import ControlPlane
 from tests.builders import clips, ffprobe
-from tests.builders.apiserver import ApiServer, resource_path
+from tests.builders.apiserver import ApiServer, resource_path, with_our_kinds
 from tests.builders.clips import Clip
 from tests.builders.resources import Body, make_vr
 from tests.builders.servers import ACCESS_KEY, SECRET_KEY, S3Server
@@ -29,7 +29,6 @@ from tests.builders.statuses import failed, make_status, running, succeeded
 
 from restoration_cli.__main__ import main
 
-ROOT = Path(__file__).resolve().parents[2]
 JOB = "vr-clip-00000000-e1-run"
 
 # With the other tests of the CRDs: they share a control plane.
@@ -83,9 +82,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    control_plane.kubectl("apply", "--filename", ROOT / "crds")
-    with ApiServer(control_plane.kubeconfig) as server:
-        server.wait_for_our_kinds()
+    with with_our_kinds(control_plane) as server:
         yield server
 
 

@@ -18,7 +18,7 @@ from hack.cluster.binaries import ALL
 from hack.cluster.controlplane import ControlPlane
 from hack.docs.pages import ROOT
 from tests.builders import chart, clips
-from tests.builders.apiserver import ApiServer
+from tests.builders.apiserver import ApiServer, with_our_kinds
 from tests.builders.clips import Clip
 from tests.builders.resources import make_vr
 from tests.builders.servers import ACCESS_KEY, SECRET_KEY, S3Server
@@ -52,9 +52,7 @@ def control_plane(cluster_binaries: None) -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def api(control_plane: ControlPlane) -> Iterator[ApiServer]:
-    control_plane.kubectl("apply", "--filename", ROOT / "crds")
-    with ApiServer(control_plane.kubeconfig) as server:
-        server.wait_for_our_kinds()
+    with with_our_kinds(control_plane) as server:
         yield server
 
 

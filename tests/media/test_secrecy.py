@@ -24,6 +24,7 @@ from tests.builders.clips import Clip
 from tests.builders.faulty import Faults, faulty
 from tests.builders.jobs import make_request
 from tests.builders.leaks import leaks
+from tests.builders.loopback import serving
 from tests.builders.models import write_tiny_model
 from tests.builders.oidc import AUDIENCE, issuer
 from tests.builders.servers import ACCESS_KEY, SECRET_KEY, S3Server, free_ports, minio_server
@@ -143,16 +144,8 @@ class Echo:
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _say  # noqa: N815  # names that the base class looks for
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            server.server_close()
+        with serving(Handler) as url:
+            yield url
 
 
 ANSWERS = [

@@ -97,8 +97,7 @@ def _status(stored: ProgressStatus | None, said: Progress, at: datetime) -> Prog
     stage = max(said.stage, before.stage or said.stage, key=list(Stage).index)
     return ProgressStatus(
         stage=stage,
-        summary=_model_summary(stage, said)
-        or (stage.value if percent is None else _summary(percent, done, total or 0)),
+        summary=_model_summary(stage, said) or _frames_summary(percent, done, total) or stage.value,
         percent=percent,
         frames_done=done,
         frames_total=total,

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
@@ -62,6 +63,13 @@ class FileStore:
             return self._info(key, stat)
 
     def stream(self, key: str, *, if_match: str | None = None, version_id: str | None = None) -> Iterator[bytes]:
+        with self._opened(key, if_match) as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+    @contextlib.contextmanager
+    def _opened(self, key: str, if_match: str | None) -> Iterator[BinaryIO]:
+        """The file, if it is there and the one that is meant."""
         path = self._path(key)
         with _as_sentence(path):
             try:
@@ -71,23 +79,14 @@ class FileStore:
             with file:
                 if if_match is not None and _etag(os.fstat(file.fileno())) != if_match:
                     raise PreconditionError(f"{path} is not the file it was: it changed while it was worked on")
-                while piece := file.read(PIECE_BYTES):
-                    yield piece
+                yield file
 
     def part(self, key: str, *, start: int, size_bytes: int, if_match: str | None = None) -> bytes:
-        path = self._path(key)
-        with _as_sentence(path):
-            try:
-                file = path.open("rb")
-            except (FileNotFoundError, NotADirectoryError):
-                raise ObjectMissingError(f"{path} does not exist") from None
-            with file:
-                if if_match is not None and _etag(os.fstat(file.fileno())) != if_match:
-                    raise PreconditionError(f"{path} is not the file it was: it changed while it was worked on")
-                file.seek(start)
-                data = file.read(size_bytes)
+        with self._opened(key, if_match) as file:
+            file.seek(start)
+            data = file.read(size_bytes)
         if len(data) != size_bytes:
-            raise PreconditionError(f"{path} ends before byte {start + size_bytes}")
+            raise PreconditionError(f"{self._path(key)} ends before byte {start + size_bytes}")
         return data
 
     def put(

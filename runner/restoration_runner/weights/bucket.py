@@ -13,7 +13,8 @@ from pathlib import Path
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
 from restoration_runner.storage.store import ObjectInfo, ObjectMissingError, PreconditionError, Store
-from restoration_runner.weights.shelf import Item, OnBytes, invalid, receive, unavailable
+from restoration_runner.weights.digest import invalid
+from restoration_runner.weights.shelf import Item, OnBytes, missing, receive, small_size, unavailable
 
 PART_BYTES = 16 << 20
 PARTS_AT_ONCE = 8
@@ -32,17 +33,14 @@ class BucketShelf:
         return self._store.describe(self._prefix + name)
 
     def read(self, name: str, *, most_bytes: int) -> bytes:
-        size_bytes = self.size_bytes(name)
-        if size_bytes > most_bytes:
-            raise invalid(f"{self.describe(name)} has {size_bytes} bytes; {most_bytes} are the most that make sense")
-        return self._part(name, 0, size_bytes)
+        return self._part(name, 0, small_size(self, name, most_bytes=most_bytes))
 
     def size_bytes(self, name: str) -> int:
         if name not in self._seen:
             with self._saying(name):
                 info = self._store.head(self._prefix + name)
             if info is None:
-                raise invalid(f"model.source.download.uri: {self.describe(name)} does not exist")
+                raise missing(self.describe(name))
             self._seen[name] = info
         return self._seen[name].size_bytes
 

@@ -20,8 +20,8 @@ import structlog
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
-from restoration_runner.weights.digest import SUMS, check_sums, file_sha256
-from restoration_runner.weights.shelf import Item, OnBytes, Promise, Shelf, full, invalid, unavailable
+from restoration_runner.weights.digest import check_sums, file_sha256, invalid, store_sums
+from restoration_runner.weights.shelf import Item, OnBytes, Promise, Shelf, full, unavailable
 
 log = structlog.get_logger()
 
@@ -109,8 +109,7 @@ def _finish(folder: Path, promise: Promise) -> None:
     for path in folder.iterdir():
         if path.name not in promise.sums:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    (folder / SUMS).write_text("".join(f"{promise.sums[name]}  {name}\n" for name in sorted(promise.sums)))
-    (folder / SUMS).chmod(0o644)
+    store_sums(folder, promise.sums)
     folder.chmod(0o755)
     _sync(folder)
 

@@ -32,7 +32,7 @@ def model_files(folder: Path) -> list[Path]:
     """
     with _readable(folder):
         if not (folder / "model.json").is_file():
-            raise _invalid(f"{folder} is not a model folder: it has no model.json (needed beside it: *.safetensors)")
+            raise invalid(f"{folder} is not a model folder: it has no model.json (needed beside it: *.safetensors)")
         found = sorted(path for path in folder.iterdir() if path.is_file())
     for path in found:
         refuse_pickle(path.name, where=str(folder))
@@ -67,9 +67,14 @@ def digest_of(sums: Mapping[str, str]) -> str:
 def write_sums(folder: Path) -> str:
     """Write `SHA256SUMS` (`sha256sum -c SHA256SUMS` checks it too) and return the folder's digest."""
     sums = file_digests(folder)
+    store_sums(folder, sums)
+    return digest_of(sums)
+
+
+def store_sums(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write `SHA256SUMS` from what is known already."""
     (folder / SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)))
     (folder / SUMS).chmod(0o644)
-    return digest_of(sums)
 
 
 def read_sums(folder: Path) -> dict[str, str] | None:
@@ -98,12 +103,12 @@ def parse_sums(text: str, *, where: str) -> dict[str, str]:
     for line in text.splitlines():
         digest, name = line[:64], line[66:].removeprefix("./")
         if line[64:66] not in ("  ", " *") or set(digest) - set("0123456789abcdef"):
-            raise _invalid(f"{where}: '{line[:80]}' is no line of sha256sum; fetch the model again")
+            raise invalid(f"{where}: '{line[:80]}' is no line of sha256sum; fetch the model again")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}", name):
-            raise _invalid(f"{where}: {name[:80]!r} names no file of the folder itself (letters, digits, . _ + -)")
+            raise invalid(f"{where}: {name[:80]!r} names no file of the folder itself (letters, digits, . _ + -)")
         refuse_pickle(name, where=where)
         if name in promised:
-            raise _invalid(f"{where}: {name} is listed twice")
+            raise invalid(f"{where}: {name} is listed twice")
         if Path(name).suffix in READ_SUFFIXES:
             promised[name] = digest
     return promised
@@ -139,7 +144,7 @@ def refuse_pickle(name: str, *, where: str) -> None:
     RestorationError: `ModelInvalid` if a file of that name is in a format that can run code.
     """
     if Path(name).suffix.lower() in RUNNABLE_SUFFIXES:
-        raise _invalid(
+        raise invalid(
             f"{where}: {name} is a pickle, which can run code when read: convert the weights to safetensors and "
             "remove it"
         )
@@ -164,7 +169,7 @@ def _differs(folder: Path, found: Mapping[str, str], promised: Mapping[str, str]
         "changed": sorted(name for name in promised.keys() & found.keys() if promised[name] != found[name]),
     }
     wrong = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
-    return _invalid(f"{folder} is not what {SUMS} promises ({wrong}); fetch or convert the model again")
+    return invalid(f"{folder} is not what {SUMS} promises ({wrong}); fetch or convert the model again")
 
 
 def check_digest(folder: Path, *, expected: str | None, field: str = "model.digest") -> str:
@@ -188,13 +193,14 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         message = f"{error.filename or folder} may not be read by user {os.getuid()}: make the model readable for all"
-        raise _invalid(message) from error
+        raise invalid(message) from error
     except OSError as error:
         message = f"{error.filename or folder} cannot be read: {error.strerror}; check the volume of model.source"
         raise RestorationError(FailureReason.MODEL_UNAVAILABLE, message) from error
 
 
-def _invalid(message: str) -> RestorationError:
+def invalid(message: str) -> RestorationError:
+    """The model is not what it should be, and no second try changes that."""
     return RestorationError(FailureReason.MODEL_INVALID, message)
 
 

@@ -7,9 +7,9 @@ filled, and a file that has arrived is moved out of it: a network is on the disk
 from dataclasses import replace
 from pathlib import Path
 
-from restoration_runner.weights.digest import file_sha256
+from restoration_runner.weights.digest import file_sha256, invalid
 from restoration_runner.weights.hub import Hub, fetch, listed_sizes
-from restoration_runner.weights.shelf import Item, OnBytes, invalid
+from restoration_runner.weights.shelf import Item, OnBytes, missing, small_size
 
 
 class RepositoryShelf:
@@ -26,9 +26,7 @@ class RepositoryShelf:
         return f"hf://{self._repository}/{self._folder}{name} at {self._hub.address}"
 
     def read(self, name: str, *, most_bytes: int) -> bytes:
-        size_bytes = self.size_bytes(name)
-        if size_bytes > most_bytes:
-            raise invalid(f"{self.describe(name)} has {size_bytes} bytes; {most_bytes} are the most that make sense")
+        small_size(self, name, most_bytes=most_bytes)
         return self._fetched(self._hub, name).read_bytes()
 
     def size_bytes(self, name: str) -> int:
@@ -38,7 +36,7 @@ class RepositoryShelf:
             self._revision, self._sizes = commit, sizes
         size = self._sizes.get(self._folder + name)
         if size is None:
-            raise invalid(f"model.source.download.uri: {self.describe(name)} does not exist")
+            raise missing(self.describe(name))
         return size
 
     def fetch(self, item: Item, target: Path, *, on_bytes: OnBytes) -> None:
@@ -62,7 +60,7 @@ class RepositoryShelf:
         folder = fetch(hub, self._repository, self._revision, [self._folder + name])
         found = folder / self._folder / name
         if not found.is_file():
-            raise invalid(f"model.source.download.uri: {self.describe(name)} does not exist")
+            raise missing(self.describe(name))
         return found
 
 

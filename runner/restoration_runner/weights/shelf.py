@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 
 from restoration_api.outcome import FailureReason
 from restoration_runner.errors import RestorationError
-from restoration_runner.weights.digest import SUMS, digest_of, parse_sums
+from restoration_runner.weights.digest import SUMS, digest_of, invalid, parse_sums
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes just received, negative where they are thrown away again; may raise to stop it."""
@@ -66,6 +66,23 @@ class Shelf(Protocol):
         ...
 
 
+def small_size(shelf: Shelf, name: str, *, most_bytes: int) -> int:
+    """The size of a file that is to be read whole.
+
+    Raises:
+        RestorationError: see `Shelf`; `ModelInvalid` for one of more than `most_bytes`.
+    """
+    size_bytes = shelf.size_bytes(name)
+    if size_bytes > most_bytes:
+        raise invalid(f"{shelf.describe(name)} has {size_bytes} bytes; {most_bytes} are the most that make sense")
+    return size_bytes
+
+
+def missing(where: str) -> RestorationError:
+    """A file that the list promises, or the list, is not there."""
+    return invalid(f"model.source.download.uri: {where} does not exist")
+
+
 def read_promise(shelf: Shelf, *, digest: str) -> Promise:
     """The list of a folder, if it is the one that is meant.
 
@@ -75,9 +92,9 @@ def read_promise(shelf: Shelf, *, digest: str) -> Promise:
     where = shelf.describe(SUMS)
     text = shelf.read(SUMS, most_bytes=MOST_LIST_BYTES).decode(errors="replace")
     sums = parse_sums(text, where=where)
-    missing = [name for name in NEEDED if name not in sums]
-    if missing:
-        raise invalid(f"{where} lists no {', '.join(missing)}: this is no model folder")
+    unlisted = [name for name in NEEDED if name not in sums]
+    if unlisted:
+        raise invalid(f"{where} lists no {', '.join(unlisted)}: this is no model folder")
     found = digest_of(sums)
     if found != digest:
         raise invalid(f"model.digest: {where} promises a model with the digest {found}, not {digest} as it should")
@@ -159,10 +176,6 @@ def full(needed_bytes: int, folder: Path) -> RestorationError:
         "model.source.download.sizeLimit, or give a larger claim"
     )
     return RestorationError(FailureReason.STORAGE_ERROR, message)
-
-
-def invalid(message: str) -> RestorationError:
-    return RestorationError(FailureReason.MODEL_INVALID, message)
 
 
 def unavailable(message: str) -> RestorationError:
