@@ -4,9 +4,12 @@ A LIST of Events by object is a scan of the namespace's Events for the API serve
 for one quota must not ask for it a thousand times a minute. What cannot be read now leaves the last answer standing.
 """
 
-import zlib
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
+from math import ceil
 from typing import Final
 
 import structlog
@@ -20,8 +23,8 @@ READS_PER_SECOND: Final = 5.0
 FIRST_PAUSE: Final = timedelta(seconds=30)
 LONGEST_PAUSE: Final = timedelta(minutes=5)
 """A cause that stays the same is asked for less and less often; a pod that appears or changes needs no Event."""
-TURN_SECONDS: Final = (3, 8)
-"""Until the next try of one whose turn it was not; spread by uid, so that they do not come together again."""
+MISSED: Final = timedelta(minutes=1)
+"""After that long nobody comes for a place any more: the wait has ended by itself."""
 
 log = structlog.get_logger()
 
@@ -29,17 +32,23 @@ log = structlog.get_logger()
 class Explainer:
     """What Events say about the wait of one object, and when to ask again."""
 
-    def __init__(self, cluster: Cluster, *, pace: Pace | None = None) -> None:
-        """Without `pace` (`READS_PER_SECOND`) every question is asked."""
+    def __init__(
+        self, cluster: Cluster, *, per_second: float = READS_PER_SECOND, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """At most `per_second` questions are asked. Whoever asks too early gets a place in the line, and need not come
+        again before: that a thousand wait costs no more than that five do."""
         self._cluster = cluster
-        self._pace = pace
+        self._reads = Pace(per_second=per_second, clock=clock)
+        self._line = Pace(per_second=per_second, clock=clock)
+        self._places: dict[str, datetime] = {}
+        """When it is whose turn, in that order."""
 
     async def explain(self, namespace: str, uid: str, known: WarningEvent | None, now: datetime) -> WarningEvent:
         """Ask, if it is this object's turn; `known` is the last answer."""
-        if self._pace is not None and not self._pace.try_claim():
+        turn = self._turn(uid, now)
+        if turn > now:
             metrics.EVENT_READS.labels("postponed").inc()
-            first, last = TURN_SECONDS
-            return _unread(known, now + timedelta(seconds=first + zlib.crc32(uid.encode()) % (last - first + 1)), now)
+            return _unread(known, turn, now)
         try:
             fresh = await self._cluster.newest_warning(namespace, uid, now)
         except (ApiError, UnreachableError) as error:
@@ -48,6 +57,25 @@ class Explainer:
             return _unread(known, now + FIRST_PAUSE, now)
         metrics.EVENT_READS.labels("ok").inc()
         return _due(fresh, known)
+
+    def _turn(self, uid: str, now: datetime) -> datetime:
+        """When this object may ask."""
+        self._forget_missed(now)
+        place = self._places.get(uid)
+        if place is None:
+            # The place of one whose wait is over is free for whoever comes at that moment.
+            if self._reads.try_claim():
+                return now
+            place = self._places[uid] = now + timedelta(seconds=ceil(self._line.claim()) + 1)
+        elif place <= now:
+            del self._places[uid]
+            self._reads.claim()
+        return place
+
+    def _forget_missed(self, now: datetime) -> None:
+        for uid, place in list(islice(self._places.items(), 2)):
+            if place + MISSED < now:
+                del self._places[uid]
 
 
 def _due(fresh: WarningEvent, known: WarningEvent | None) -> WarningEvent:

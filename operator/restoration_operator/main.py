@@ -30,11 +30,10 @@ from restoration_operator.cluster import Cluster
 from restoration_operator.connection import connect, runner
 from restoration_operator.decide.progress import worth_telling
 from restoration_operator.events import Announcer
-from restoration_operator.explainer import READS_PER_SECOND, Explainer
+from restoration_operator.explainer import Explainer
 from restoration_operator.health import Health
 from restoration_operator.lease import Leadership, Timing
 from restoration_operator.logs import configure_logging
-from restoration_operator.pace import Pace
 from restoration_operator.poll import Poller
 from restoration_operator.profile_file import BuiltinProfile, ImageFiller
 from restoration_operator.profiles import ProfileChecker
@@ -158,7 +157,7 @@ class Operator:
             kueue_workloads=settings.kueue_workloads,
             plan_jobs=settings.plan_jobs,
             light=settings.light_resources,
-            explainer=Explainer(cluster, pace=Pace(per_second=READS_PER_SECOND, clock=clocks.seconds)),
+            explainer=Explainer(cluster, clock=clocks.seconds),
             announce=self._recorded,
             equip=self._traces.equip,
         )

@@ -36,6 +36,8 @@ UNFINISHED: Final = "status.phase!=Succeeded,status.phase!=Failed"
 """Narrows a listing; no decision depends on the phase."""
 FIRST_RESYNC_SECONDS: Final = 60.0
 """What vanished between the first listing and the start of the watches."""
+LOOKED_AT_WITHIN: Final = 0.1
+"""Share of the time between two listings: thousands that are well must not stand before one that has just come."""
 RETRY_SECONDS: Final = 5.0
 
 Json = dict[str, Any]
@@ -105,8 +107,9 @@ class Resync:
             self._forget_children(namespace, jobs, pods)
             for listing in (restorations, jobs, pods):
                 behind.update(self._behind(listing))
+        within_seconds = self._settings.resync_seconds * LOOKED_AT_WITHIN
         for item in self._store.unfinished():
-            self._queue.add(item.metadata.uid)
+            self._queue.add_after(item.metadata.uid, random.uniform(0, within_seconds))
         metrics.RESYNC_BEHIND.set(len(behind))
         return behind
 
