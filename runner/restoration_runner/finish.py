@@ -27,7 +27,13 @@ def assemble_and_publish(task: Task, plan: Plan, source: Path, markers: dict[int
         segments = [task.work.fetch(markers[segment.index], task.folder) for segment in plan.segments]
         try:
             path, verification = assemble(
-                plan, source, segments=segments, markers=markers, outcomes=fates, folder=task.folder
+                plan,
+                source,
+                segments=segments,
+                markers=markers,
+                outcomes=fates,
+                folder=task.folder,
+                span=task.context.spans.current,
             )
         except RestorationError as error:
             gone = [segment.name for segment in segments if not segment.exists()]

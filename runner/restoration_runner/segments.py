@@ -41,7 +41,12 @@ class SegmentSpan:
     def stored(self, made: Made) -> None:
         """Checked, and committed by its marker."""
         self._whole.child("upload", begun_ns=self._encoded_ns).end()
-        self._whole.end(facts={"vr.frames": made.written.frames})
+        facts = {
+            "vr.frames": made.written.frames,
+            "vr.decode_milliseconds": made.decode_milliseconds,
+            "vr.inference_milliseconds": made.inference_milliseconds,
+        }
+        self._whole.end(facts=facts)
 
     def failed(self, reason: str) -> None:
         """It will be made again, or never."""

@@ -1,4 +1,5 @@
-"""The runner's part of a restoration's trace: the role, its stages, and of each segment computing, encoding, storing.
+"""The runner's part of a restoration's trace: the role, its stages, and of each segment computing, encoding, storing;
+joining and verifying.
 
 The operator's span is above (`TRACEPARENT`). Without a collector (`restoration_api.traces`) every span is `NONE`, which
 does nothing. Attributes are numbers and words of our own: no addresses, no names of objects, nothing from a request.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from restoration_api import traces
 from restoration_api.outcome import Outcome, Result, Stage
+from restoration_runner.errors import RestorationError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span as Recorded
@@ -31,6 +33,20 @@ class Span:
 
     def end(self, *, at_ns: int | None = None, failed: str | None = None, facts: Facts | None = None) -> None:
         """End it, now or at a moment before; `failed` is a class of failure."""
+
+    @contextmanager
+    def around(self, name: str) -> Iterator[None]:
+        """A span below this one, around what is done in it; a failure of a class marks it."""
+        span = self.child(name)
+        try:
+            yield
+        except RestorationError as error:
+            span.end(failed=error.reason)
+            raise
+        except BaseException:
+            span.end()
+            raise
+        span.end()
 
 
 NONE = Span()

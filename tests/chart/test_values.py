@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
@@ -310,6 +310,10 @@ def test_what_helm_test_runs(status: int | None, code: int, said: str) -> None:
         ({"extraEnv": [{"name": "VR_WORKERS", "value": 8}]}, "/extraEnv/0/value"),
         ({"podLabels": {"team": 7}}, "/podLabels/team"),
         ({"fullnameOverride": "Operator"}, "/fullnameOverride"),
+        # Null takes a default away; so does `helm upgrade --reuse-values` of what is new in a chart.
+        ({"tracing": None}, "missing property 'tracing'"),
+        ({"log.level": None}, "at '/log': missing property 'level'"),
+        ({"replicas": None}, "missing property 'replicas'"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: Mapping[str, Any], named: str) -> None:
@@ -324,6 +328,64 @@ def test_kubernetes_versions(version: str, served: bool) -> None:
     result = helm("template", "vr", CHART, f"--kube-version={version}")
     assert (result.returncode == 0) is served
     assert served or "1.31" in result.stderr
+
+
+def test_no_value_that_is_taken_away_leaves_a_hole() -> None:
+    """Null for any of them at the top: refused by its name, or nothing of the objects is null."""
+    for path in yaml.safe_load((CHART / "values.yaml").read_text()):
+        result = helm("template", "vr", CHART, *as_flags({**EVERYTHING, path: None}))
+        if result.returncode:
+            assert f"missing property '{path}'" in result.stderr, result.stderr
+        else:
+            bodies = list(yaml.load_all(result.stdout, Loader=yaml.CSafeLoader))
+            assert not [found for body in bodies if body for found in nulls(body)], path
+
+
+def nulls(node: Any, where: str = "") -> Iterator[str]:
+    """Where a null is, but for those of the restorations' own schema."""
+    if node is None:
+        yield where
+    elif isinstance(node, dict):
+        if node.get("kind") == "CustomResourceDefinition":
+            return
+        for key, child in node.items():
+            yield from nulls(child, f"{where}/{key}")
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from nulls(child, f"{where}/{number}")
+
+
+def test_names_that_look_like_numbers_stay_names() -> None:
+    """helm and Kubernetes let a release, a namespace and much else be called 42."""
+    named = {
+        "fullnameOverride": "42",
+        "scope.namespaces": ["7"],
+        "imagePullSecrets": ["8"],
+        "priorityClassName": "9",
+        "serviceAccount.name": "10",
+        "argocd": {"enabled": True, "namespace": "11"},
+    }
+    result = helm("template", "42", CHART, "--namespace=123", *as_flags({**EVERYTHING, **named}))
+    assert result.returncode == 0, result.stderr
+    texts = {"name", "namespace", "serviceAccountName", "priorityClassName", "app.kubernetes.io/instance"}
+    wrong = [
+        (body["kind"], key, value)
+        for body in yaml.load_all(result.stdout, Loader=yaml.CSafeLoader)
+        for key, value in fields(body)
+        if key in texts and not isinstance(value, str | dict)
+    ]
+    assert wrong == []
+
+
+def fields(node: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of every map, with its value."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key, value
+            yield from fields(value)
+    elif isinstance(node, list):
+        for child in node:
+            yield from fields(child)
 
 
 def test_the_schema_covers_every_value() -> None:

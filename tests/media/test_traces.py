@@ -19,10 +19,12 @@ from tests.builders.jobs import make_request
 from tests.builders.models import write_tiny_model
 
 from restoration_api import traces
-from restoration_api.outcome import Outcome
+from restoration_api.outcome import FailureReason, Outcome, Stage
 from restoration_api.resources import VideoRestoration, VideoRestorationStatus
 from restoration_operator.traces import Traces
+from restoration_runner.errors import RestorationError
 from restoration_runner.pod import PodOptions, work_in_pod
+from restoration_runner.stopping import InterruptedByRequestError
 from restoration_runner.tracing import tracing
 
 UID = "0c5e1a77-6f4e-4b86-9d55-3a0b2d0c9f11"
@@ -130,9 +132,19 @@ def test_from_apply_to_published_object_it_is_one_tree(
     assert [one.attributes["vr.segment"] for one in segments] == list(range(outcome.segments_total))
     assert sum(one.attributes["vr.frames"] for one in segments) == 25
     assert above("segment") == {"Restoring"}
+    [joined], [verified] = receiver.named("join"), receiver.named("verify")
+    assert above("join") == above("verify") == {"Assembling"}
+    assert joined.ended_ns <= verified.begun_ns
+    assert verified.ended_ns <= receiver.named("Uploading")[0].begun_ns
     for name in ("restore", "encode", "upload"):
         assert len(receiver.named(name)) == len(segments)
         assert above(name) == {"segment"}
+    timings = outcome.timings
+    assert timings is not None
+    assert sum(one.attributes["vr.decode_milliseconds"] for one in segments) == timings.decode_milliseconds
+    assert sum(one.attributes["vr.inference_milliseconds"] for one in segments) == timings.inference_milliseconds
+    encoded = receiver.named("encode")
+    assert sum(one.attributes["vr.busy_milliseconds"] for one in encoded) == timings.encode_milliseconds
     for one in receiver.spans:
         assert one.begun_ns <= one.ended_ns
         assert one.failed is None
@@ -153,6 +165,24 @@ def test_a_failure_is_marked_with_its_class(
     asyncio.run(operator.close())
     failed = {one.name: one.failed for one in receiver.spans if one.failed}
     assert failed["runner run"] == failed["execution 1"] == failed["VideoRestoration"] == "InvalidInput"
+
+
+def test_a_step_that_fails_is_marked_with_its_class(receiver: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.address)
+    failure = RestorationError(FailureReason.VERIFICATION_FAILED, "one frame is missing")
+    with tracing("run") as spans:
+        spans.enter(Stage.ASSEMBLING)
+        with spans.current.around("join"):
+            pass
+        with pytest.raises(RestorationError), spans.current.around("verify"):
+            raise failure
+        with pytest.raises(InterruptedByRequestError), spans.current.around("verify"):
+            raise InterruptedByRequestError("told to stop")
+    assert [(one.name, one.failed) for one in receiver.spans] == [
+        ("join", None),
+        ("verify", "VerificationFailed"),
+        ("verify", None),
+    ]
 
 
 def test_a_status_is_told_once(receiver: Collector, monkeypatch: pytest.MonkeyPatch) -> None:

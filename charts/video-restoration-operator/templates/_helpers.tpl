@@ -21,7 +21,7 @@
 {{- define "vr.selectorLabels" -}}
 app.kubernetes.io/name: video-restoration
 app.kubernetes.io/component: operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "vr.labels" -}}

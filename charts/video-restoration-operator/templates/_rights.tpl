@@ -65,6 +65,6 @@ compares them with its own list. No Secrets: the kubelet mounts them into runner
 
 {{- define "vr.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "vr.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "vr.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
