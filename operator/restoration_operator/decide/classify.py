@@ -45,7 +45,8 @@ SHUTDOWN_REASONS: Final = ("NodeShutdown", "Terminated", "Shutdown")
 
 UNKNOWN_ENDS: Final = ("ContainerStatusUnknown", "Unknown")
 """`reason` of a container that the kubelet, or containerd (then with exit code 255), did not find again after a restart
-of the node: its exit code is made up."""
+of the node: its exit code is made up. The kubelet says the same, with code 137, of a container that it never started,
+when its pod is ended from outside (`TerminatePod`, kubernetes/pkg/kubelet/status)."""
 
 LOG_CHARACTERS: Final = 768
 """Of the end of a log: with what comes before it, as much as an entry of the history holds."""
@@ -140,15 +141,21 @@ def _permanent_class(evidence: Evidence) -> FailureReason | None:
 
 
 def disruption(pod: PodView) -> FailureReason | None:
-    """Why somebody else ended the pod; None if nobody did, or said so."""
-    ended = pod.container if isinstance(pod.container, Terminated) else None
-    if pod.reason in SHUTDOWN_REASONS or (ended is not None and ended.reason in UNKNOWN_ENDS):
+    """Why somebody else ended the pod; None if nobody did, or said so.
+
+    What somebody said comes before what a lost container lets one suppose, and who asked for the pod's deletion did not
+    wait for a node to restart.
+    """
+    if pod.reason in SHUTDOWN_REASONS:
         return FailureReason.NODE_SHUTDOWN
     if pod.reason == "Preempting":  # the kubelet itself, for a critical pod
         return FailureReason.PREEMPTED
     if pod.disruption is not None:
         return DISRUPTIONS.get(pod.disruption, FailureReason.EVICTED)
-    return FailureReason.EVICTED if pod.reason == "Evicted" else None
+    if pod.reason == "Evicted":
+        return FailureReason.EVICTED
+    is_lost = isinstance(pod.container, Terminated) and pod.container.reason in UNKNOWN_ENDS
+    return FailureReason.NODE_SHUTDOWN if is_lost and pod.deletion_requested is None else None
 
 
 def _disruption(evidence: Evidence) -> FailureReason | None:

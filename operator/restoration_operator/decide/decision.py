@@ -192,6 +192,11 @@ def _follow(seen: Observation, active: execution.Active, now: datetime) -> Decis
     if active.job.suspended:
         held = queue.follow(seen, active, now)
         return replace(held, actions=older, wake_at=earliest((held.wake_at, _lost_at(seen, active.pod, now))))
+    counted = replacement.unanswered(seen, active, now)
+    if isinstance(counted, Ending):
+        return conclude(seen, execution.Ended(number=active.number, ending=counted), now)
+    if counted is not None:
+        return Decision(status=counted, actions=older)  # what is to be seen now follows from it
     placed = placement.place(seen, active, now)
     if placed.look is not None:
         return Decision(status=status, looks=(placed.look,))
@@ -261,8 +266,10 @@ def _running(
     entry = attempts.entry(status, active.number)
     facts: dict[str, Any] = {"pod_name": pod.name, "node_name": pod.node}
     if entry is None or entry.start_time is None:
-        facts |= {"start_time": pod.taken or now, "reason": None, "message": None}
-        again = entry is not None and entry.reason == FailureReason.PREEMPTED
+        facts["start_time"] = pod.taken or now
+        again = entry is not None and replacement.given_back(seen, entry)
+        if again:
+            facts |= {"reason": None, "message": None}
         job = replace(active.job, created=active.job.started) if again else active.job
         started = timings.with_start(seen.restoration, job, pod, () if again else seen.jobs)
         status = status.model_copy(update={"timings": started})

@@ -47,6 +47,9 @@ def _budgets(was: Json, now: Json, changed: list[tuple[Json, Json]], *, over: bo
     """The failure that ends a restoration was not followed by another try, so it is counted nowhere."""
     closed = [after["reason"] for before, after in changed if _ended(after) and not _ended(before)]
     due = Counter(FAILURES[FailureReason(reason)].budget for reason in closed if reason in CLASSES and not over)
+    # A pod that was disrupted before its runner answered: its entry stays open, and names it.
+    unanswered = sum(_unanswered(before, after) for before, after in changed)
+    due[Budget.DISRUPTIONS] += unanswered
     # A pod that was replaced, or that its queue took away: its entry stays open.
     replaced = 1 if any(before.get("podName") and before.get("startTime") for before, _ in changed) else 0
     for budget, name in COUNTERS.items():
@@ -88,6 +91,12 @@ def _stopped(old: Json, new: Json) -> bool:
         return True
     changes = any(old.get(key) != new.get(key) for key in ("podName", "startTime", "jobName"))
     return changes or (new.get("reason") in LEFT_OPEN and new.get("reason") != old.get("reason"))
+
+
+def _unanswered(old: Json, new: Json) -> bool:
+    """Whether the entry has come to name a pod that never ran, and why not."""
+    is_new = new.get("podName") is not None and new.get("podName") != old.get("podName")
+    return is_new and new.get("startTime") is None and new.get("reason") in CLASSES and not _ended(new)
 
 
 def _ended(entry: Json) -> bool:

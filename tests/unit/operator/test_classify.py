@@ -10,10 +10,12 @@ from restoration_api.outcome import EXIT_CODES, FAILURES, FailureReason
 from restoration_operator.decide.attempts import MESSAGE_CHARACTERS
 from restoration_operator.decide.classify import ending
 from restoration_operator.decide.conditions import clip
-from restoration_operator.views import JobView, PodView
+from restoration_operator.views import JobView, PodView, Terminated
 
 R = FailureReason
 FAIL_JOB = "Container runner for pod default/clip-pod failed with exit code 12 matching FailJob rule at index 0"
+NEVER_STARTED = Terminated(exit_code=137, reason="ContainerStatusUnknown", message="", started=None, finished=None)
+"""What a kubelet says of a container that it was still creating when its pod was ended."""
 LOG = '{"event": "segment finished", "segment": 3}'
 
 WAYS: list[tuple[str, JobView | None, PodView | None, str]] = [
@@ -41,6 +43,21 @@ WAYS: list[tuple[str, JobView | None, PodView | None, str]] = [
     ("node rebooted", broken(), pod(ended(137, reason="ContainerStatusUnknown")), R.NODE_SHUTDOWN),
     ("runtime restarted", broken(), pod(ended(255, reason="Unknown")), R.NODE_SHUTDOWN),
     ("node deleted", broken(), pod(running(), phase="Failed", disruption="DeletionByPodGC"), R.NODE_LOST),
+    *(
+        (f"never started, {name}", broken(), pod(**{"container": NEVER_STARTED, "phase": "Failed", **changes}), reason)
+        for name, changes, reason in (
+            ("evicted", {"disruption": "EvictionByEvictionAPI", "deletion_requested": at(30)}, R.EVICTED),
+            ("preempted", {"disruption": "PreemptionByScheduler", "deletion_requested": at(30)}, R.PREEMPTED),
+            ("tainted", {"disruption": "DeletionByTaintManager", "deletion_requested": at(30)}, R.EVICTED),
+            ("node pressure", {"disruption": "TerminationByKubelet", "reason": "Evicted"}, R.EVICTED),
+            ("node under pressure refuses", {"reason": "Evicted", "container": None}, R.EVICTED),
+            ("node shuts down", {"disruption": "TerminationByKubelet", "reason": "Terminated"}, R.NODE_SHUTDOWN),
+            ("node that shuts down refuses", {"reason": "NodeShutdown", "container": None}, R.NODE_SHUTDOWN),
+            ("kubelet makes room", {"disruption": "TerminationByKubelet", "reason": "Preempting"}, R.PREEMPTED),
+            ("deleted", {"deletion_requested": at(30)}, R.POD_DELETED),
+            ("deleted without a node", {"deletion_requested": at(30), "node": None, "container": None}, R.POD_DELETED),
+        )
+    ),
     ("evicted with a permanent class", broken(), pod(ended(10), disruption="EvictionByEvictionAPI"), R.INVALID_INPUT),
     ("evicted with a transient class", broken(), pod(ended(21), disruption="EvictionByEvictionAPI"), R.EVICTED),
     ("not admitted", broken(), pod(None, phase="Failed", reason="UnexpectedAdmissionError"), R.STARTUP_FAILURE),
