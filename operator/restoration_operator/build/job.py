@@ -184,8 +184,8 @@ def _container(plan: Plan) -> Json:
         "resources": _resources(plan.profile, plan.execution.role),
         "startupProbe": {
             "httpGet": {"path": "/healthz", "port": "http"},
-            # Ten minutes to answer, and a second until that is seen: `Running`, progress and the count of disruptions
-            # begin with it, and short clips are over before they would be asked a second time every five.
+            # Ten minutes to answer, and a second until that is seen: `Running` and progress begin with it, and short
+            # clips are over before they would be asked a second time every five (decision 0035).
             "periodSeconds": 1,
             "failureThreshold": 600,
         },
