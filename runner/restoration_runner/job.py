@@ -82,7 +82,7 @@ class _Run:
 
     def _restore(self, plan: Plan, source: Path) -> dict[int, Marker]:
         """Finish what is not finished; returns the markers of all finished segments."""
-        found = self._task.work.markers(plan)
+        found = self._task.finished(plan)
         for index in found:
             self._task.count_reused(plan.segments[index])
         only = self._task.context.only

@@ -25,6 +25,6 @@ def plan_job(context: JobContext) -> Outcome:
         if seen.hit is not None:
             return task.already_there(seen.hit)
         plan = task.plan(task.fetch)
-        finished = task.work.markers(plan)
+        finished = task.finished(plan)
         outcome = task.outcome(plan, message=f"planned {plan.frames} frames in {len(plan.segments)} segments")
         return outcome.model_copy(update={"reason": "Planned", "segments_done": len(finished)})

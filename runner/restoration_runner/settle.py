@@ -29,7 +29,7 @@ def assemble_job(context: JobContext) -> Outcome:
         if seen.hit is not None:
             return _found(task, seen.hit)
         plan = task.stored_plan()
-        markers = task.work.markers(plan) if plan else {}
+        markers = task.finished(plan) if plan else {}
         if plan is None or len(markers) < len(plan.segments):
             total = len(plan.segments) if plan else None
             return outcomes.unfinished(segments_done=len(markers), segments_total=total)

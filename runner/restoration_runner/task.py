@@ -121,6 +121,14 @@ class Clock:
         )
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier executions left: the plan, and markers of its finished segments by number."""
+
+    plan: Plan | None
+    markers: dict[int, Marker]
+
+
 class Task:
     """One piece of work, named by what its request, its input and the runner's software are.
 
@@ -142,6 +150,7 @@ class Task:
         self.clock = Clock()
         self.made: list[Made] = []
         self.reused: set[int] = set()
+        self._earlier: Earlier | None = None
         self.progress.enter(Stage.FETCHING)
         self._find()
 
@@ -200,10 +209,23 @@ class Task:
 
     def stored_plan(self) -> Plan | None:
         """The plan that is there already."""
-        plan = self.work.read_plan(self.keys.cache_key)
+        plan = self._look_back().plan
         if plan is not None:
             self._announce(plan)
         return plan
+
+    def finished(self, plan: Plan) -> dict[int, Marker]:
+        """Markers of the segments that are finished. What was read with the plan is believed once: whoever asks again
+        has found that it is not true any more."""
+        earlier, self._earlier = self._earlier, None
+        return earlier.markers if earlier is not None and earlier.plan == plan else self.work.markers(plan)
+
+    def _look_back(self) -> Earlier:
+        """Read at most once: every marker is a request, and a long video has thousands."""
+        if self._earlier is None:
+            plan = self.work.read_plan(self.keys.cache_key)
+            self._earlier = Earlier(plan, self.work.markers(plan) if plan is not None else {})
+        return self._earlier
 
     def plan(self, source: Callable[[], Path]) -> Plan:
         """The plan that is there, else a new one from the input; of two runners the first one's counts."""
@@ -221,12 +243,10 @@ class Task:
 
     def has_all_segments(self) -> bool:
         """Whether nothing is left to compute: an earlier execution planned, and made all that this one is asked for."""
-        plan = self.work.read_plan(self.keys.cache_key)
-        if plan is None:
+        earlier, wanted = self._look_back(), self.context.only
+        if earlier.plan is None:
             return False
-        wanted = self.context.only
-        found = self.work.markers(plan)
-        return all(s.index in found for s in plan.segments if wanted is None or s.index in wanted)
+        return all(s.index in earlier.markers for s in earlier.plan.segments if wanted is None or s.index in wanted)
 
     def _announce(self, plan: Plan) -> None:
         self.progress.planned(

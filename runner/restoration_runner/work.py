@@ -136,7 +136,7 @@ class Work:
         for segment in plan.segments:
             key = marker_key(self.prefix, segment.index)
             if key in objects:
-                marker, _ = self._marker(plan, segment)
+                marker, _ = self._read_marker(plan, segment, objects[key])
                 if marker is not None and _agrees(marker, objects.get(marker.object_key)):
                     found[segment.index] = marker
         return found
@@ -208,11 +208,11 @@ class Work:
 
     def _marker(self, plan: Plan, segment: Segment) -> tuple[Marker | None, When]:
         """The marker that is there, if it is of this plan, and the condition for replacing what is there."""
-        key = marker_key(self.prefix, segment.index)
-        info = self._store.head(key)
-        if info is None:
-            return None, Absent()
-        replace = Unchanged(info.etag)
+        info = self._store.head(marker_key(self.prefix, segment.index))
+        return (None, Absent()) if info is None else self._read_marker(plan, segment, info)
+
+    def _read_marker(self, plan: Plan, segment: Segment, info: ObjectInfo) -> tuple[Marker | None, When]:
+        key, replace = marker_key(self.prefix, segment.index), Unchanged(info.etag)
         try:
             content = read_whole(self._store, key, if_match=info.etag, most_bytes=MOST_MARKER_BYTES)
             marker = Marker.from_json(content)

@@ -1,12 +1,15 @@
 """Killed anywhere, a restoration goes on: what was finished is used, and the output has the same bytes."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.builders import clips, jobs
 from tests.builders.clips import Clip, Sound
+from tests.builders.faulty import Faults, faulty
 from tests.builders.jobs import At, make_request, run_here, run_killed
 from tests.builders.models import write_tiny_model
 from tests.builders.servers import S3Server
@@ -14,11 +17,17 @@ from tests.builders.servers import S3Server
 from restoration_api.ledger import Plan, work_prefix
 from restoration_api.outcome import Outcome, Result
 from restoration_api.request import CacheMode, Request, SegmentCleanup
+from restoration_runner import loading
+from restoration_runner.job import run_job
+from restoration_runner.prepare import plan_job
+from restoration_runner.settle import assemble_job
 from restoration_runner.storage.file import FileStore
 from restoration_runner.storage.open import open_store
 from restoration_runner.storage.store import Store, read_whole
+from restoration_runner.task import JobContext
 from restoration_runner.work import Work
 
+Role = Callable[[JobContext], Outcome]
 FRAMES, SEGMENTS = 40, 4
 
 
@@ -163,6 +172,31 @@ def s3_reference(reference: Reference, request: Request) -> Reference:
 def test_on_object_storage_too(reference: Reference, seaweed: S3Server, s3: Request, at: At, least_reused: int) -> None:
     environment = {"VR_STORAGE_DIR": str(seaweed.secrets)}
     check_resume(s3_reference(reference, s3), s3, at, least_reused, environment)
+
+
+@pytest.mark.parametrize("role", [run_job, assemble_job, plan_job])
+def test_what_is_there_is_read_once(
+    reference: Reference, seaweed: S3Server, s3: Request, monkeypatch: pytest.MonkeyPatch, role: Role
+) -> None:
+    """Every marker is a request, and a long video has thousands: one listing tells which there are, also where it is
+    asked beforehand whether a model has to be loaded."""
+    environment = {"VR_STORAGE_DIR": str(seaweed.secrets)}
+    expected = s3_reference(reference, s3)
+    assert run_killed(s3, At("before join"), environment=environment) == -9
+    monkeypatch.setattr(loading, "pays", lambda _: True)
+    faults = Faults()
+    with faulty(seaweed.endpoint, faults) as endpoint:
+        behind = s3.storage[0].model_copy(update={"endpoint": endpoint})
+        outcome = run_here(s3.model_copy(update={"storage": (behind,)}), execution=2, role=role)
+    assert outcome.segments_done == SEGMENTS
+    found = Counter((method, path.rpartition("/")[2]) for method, path in faults.seen if "/seg/" in path)
+    found += Counter((method, path.rpartition("/")[2]) for method, path in faults.seen if path.endswith("plan.json"))
+    read = {name: count for (method, name), count in found.items() if method == "GET" and name.endswith(".json")}
+    assert read == {"plan.json": 1, **{f"{number:05d}.json": 1 for number in range(SEGMENTS)}}
+    asked = {name: count for (method, name), count in found.items() if method == "HEAD" and name.endswith(".json")}
+    assert asked == {"plan.json": 1}
+    if role is not plan_job:
+        assert content_sha256(s3) == expected.sha256
 
 
 def test_killed_between_the_parts_of_an_upload(reference: Reference, seaweed: S3Server, s3: Request) -> None:

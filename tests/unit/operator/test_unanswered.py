@@ -113,7 +113,7 @@ def test_it_is_counted_when_it_is_seen(ended_pod: PodView, reason: FailureReason
 
 @pytest.mark.parametrize(("ended_pod", "reason"), DISRUPTED.values(), ids=DISRUPTED)
 def test_where_none_is_allowed_it_is_the_end(ended_pod: PodView, reason: FailureReason) -> None:
-    seen, decision = settle(seen_with(ended_pod, changes={"retryPolicy": {"maxDisruptions": 0}}), at(30))
+    seen, _ = settle(seen_with(ended_pod, changes={"retryPolicy": {"maxDisruptions": 0}}), at(30))
     assert condition(seen, "Succeeded") == ("False", "RetriesExhausted")
     assert (entry(seen).reason, disruptions(seen)) == (reason, 0)
 
