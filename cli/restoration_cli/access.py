@@ -6,6 +6,7 @@ quietly when a watch is over, and its reader lists again.
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -168,23 +169,57 @@ def connect(
     """Connect as kubectl would: flags, else KUBECONFIG, else ~/.kube/config; the namespace is the context's.
 
     Raises:
-        CommandError: there is no kubeconfig, or no such context in it.
+        CommandError: there is no kubeconfig, no such context in it, or it cannot be used.
     """
+    settings = client.Configuration()
+    settings.retries = False  # a cluster that is away is said to be away; who may wait, waits in the open
     try:
         contexts, current = _KUBECONFIG.list_kube_config_contexts(config_file=kubeconfig)
         if context is not None:
             current = next((item for item in contexts if item["name"] == context), None)
             if current is None:
                 raise CommandError(f"there is no context '{context}' in the kubeconfig")
-        settings = client.Configuration()
-        settings.retries = False  # a cluster that is away is said to be away; who may wait, waits in the open
-        _KUBECONFIG.load_kube_config(
-            config_file=kubeconfig, context=context, client_configuration=settings, persist_config=False
-        )
-    except (ConfigException, yaml.YAMLError, OSError) as error:
+        with _credentials_or_why_not():
+            _KUBECONFIG.load_kube_config(
+                config_file=kubeconfig, context=context, client_configuration=settings, persist_config=False
+            )
+        there = namespace or current["context"].get("namespace") or "default"
+        connection = client.ApiClient(settings)
+    except (ConfigException, yaml.YAMLError, OSError, urllib3.exceptions.HTTPError) as error:
         raise CommandError(f"no cluster to talk to: {error}; set KUBECONFIG or give --kubeconfig") from error
-    there = namespace or current["context"].get("namespace") or "default"
-    return Restorations(client.ApiClient(settings), there, everywhere=everywhere)
+    except (TypeError, AttributeError, KeyError, ValueError) as error:  # the client takes its shape on trust
+        message = "no cluster to talk to: the kubeconfig is not built as one; 'kubectl config view' may say where"
+        raise CommandError(message) from error
+    if not isinstance(there, str):
+        raise CommandError(f"the kubeconfig's namespace {there!r} is no text; put it in quotes, or give --namespace")
+    # Python's client would name the whole value in its complaint.
+    if any(not value.isprintable() for value in settings.api_key.values()):
+        raise CommandError("the kubeconfig's token has a line break or another control character in it")
+    return Restorations(connection, there, everywhere=everywhere)
+
+
+class _Complaints(logging.Handler):
+    """What the client only writes down: that the program which was to give credentials did not."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _credentials_or_why_not() -> Iterator[None]:
+    """Without them the client would ask as nobody, and the API server's answer would mislead."""
+    complaints = _Complaints()
+    logging.getLogger().addHandler(complaints)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(complaints)
+    if complaints.said:
+        raise CommandError(f"the kubeconfig's credentials cannot be had: {complaints.said[-1]}")
 
 
 class _GoneError(Exception):
@@ -221,5 +256,8 @@ def _sentence(what: str, error: ApiException) -> str:
             return f"{what} does not exist"
         case HTTPStatus.UNAUTHORIZED:
             return f"{what}: the cluster does not accept these credentials; log in again, or check the kubeconfig"
+        case 0:  # the client's number for TLS that fails
+            why = str(error.reason).splitlines()[-1]
+            return f"{what}: no TLS connection to the API server ({why}); check the kubeconfig's certificates"
         case _:
             return f"{what}: {said or error.reason}"
