@@ -20,7 +20,7 @@ from restoration_operator.pace import Pace
 from restoration_operator.views import WarningEvent
 
 READS_PER_SECOND: Final = 2.0
-"""Each costs the API server 40 ms of CPU time where the namespace has 4,000 Events (`benchmarks.operator sustained`)."""
+"""Each costs the API server 40 ms of CPU time where the namespace has 4,000 Events."""
 FIRST_PAUSE: Final = timedelta(seconds=30)
 LONGEST_PAUSE: Final = timedelta(minutes=5)
 """A cause that stays the same is asked for less and less often; a pod that appears or changes needs no Event."""
