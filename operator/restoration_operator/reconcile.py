@@ -128,8 +128,8 @@ class Reconciler:
             if decision.looks:
                 for look in decision.looks:
                     await self._look(known, look, certain)
-            elif decision.status != known.status and decision.status.to_json() != known.status.to_json():
-                await self._record(known, decision.status)
+            elif decision.status != known.status and (document := decision.status.to_json()) != known.status.to_json():
+                await self._record(known, decision.status, document)
             elif not await self._act(known, decision.actions):
                 return decision.wake_at
         raise UnsettledError(f"restoration {uid} does not come to rest")
@@ -157,9 +157,12 @@ class Reconciler:
             case _:
                 assert_never(look)
 
-    async def _record(self, restoration: VideoRestoration, status: VideoRestorationStatus) -> None:
+    async def _record(
+        self, restoration: VideoRestoration, status: VideoRestorationStatus, document: dict[str, Any]
+    ) -> None:
+        """Store a status; `document` is the same as JSON."""
         meta = restoration.metadata
-        stored = await self._cluster.apply_status(restoration, status.to_json())
+        stored = await self._cluster.apply_status(restoration, document)
         if stored is Stored.CONFLICT:
             # Drop the decision. A GET rather than waiting for the watch: it may be long behind.
             fresh = await self._cluster.restoration(meta.namespace or "", meta.name)

@@ -105,7 +105,7 @@ def not_sticky(patch: pytest.MonkeyPatch) -> None:
 
 
 def act_then_record(patch: pytest.MonkeyPatch) -> None:
-    async def keep_to_oneself(self: Reconciler, restoration: Any, status: Any) -> None:
+    async def keep_to_oneself(self: Reconciler, restoration: Any, status: Any, document: Any) -> None:
         self._store.put_restoration(restoration.model_copy(update={"status": status}).model_dump(by_alias=True))
 
     patch.setattr(Reconciler, "_record", keep_to_oneself)
@@ -129,8 +129,8 @@ def forgetful(patch: pytest.MonkeyPatch) -> None:
 def restless(patch: pytest.MonkeyPatch) -> None:
     real = conditions._condition
 
-    def condition(status: Any, kind: Any, state: Any, generation: int, now: Any) -> Any:
-        return real(status, kind, state, generation, now).model_copy(update={"last_transition_time": now})
+    def condition(before: Any, kind: Any, state: Any, generation: int, now: Any) -> Any:
+        return real(before, kind, state, generation, now).model_copy(update={"last_transition_time": now})
 
     patch.setattr(conditions, "_condition", condition)
 

@@ -43,9 +43,14 @@ class Snapshot:
         return ProfileSpec.model_validate_json(self.profile_json)
 
 
-def take_snapshot(profile: ProfileSpec, request: Request) -> Snapshot:
-    """Both files in canonical form: equal values give equal text, hence equal hashes."""
-    return Snapshot(profile_json=canonical_json(profile.to_json()), request_json=request.to_json())
+def profile_text(profile: ProfileSpec) -> str:
+    """The profile's file in canonical form: equal values give equal text, hence equal hashes."""
+    return canonical_json(profile.to_json())
+
+
+def take_snapshot(profile_json: str, request: Request) -> Snapshot:
+    """Both files, of which the profile's is there already (`profile_text`)."""
+    return Snapshot(profile_json=profile_json, request_json=request.to_json())
 
 
 def config_map(restoration: VideoRestoration, snapshot: Snapshot, name: str) -> dict[str, Any]:

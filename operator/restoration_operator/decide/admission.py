@@ -66,7 +66,7 @@ def admit(seen: Observation, now: datetime) -> Verdict:
         request = resolve_request(spec, profile.spec)
     except ContradictionError as error:
         return Impossible(str(error))
-    return Terms(profile=profile, request=request, snapshot=take_snapshot(profile.spec, request))
+    return Terms(profile=profile, request=request, snapshot=take_snapshot(profile.text, request))
 
 
 def output_endpoint(restoration: VideoRestoration, profile: ProfileSpec) -> str | None:

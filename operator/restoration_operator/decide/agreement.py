@@ -85,7 +85,7 @@ def _live(seen: Observation) -> Terms | None:
         request = resolve_request(seen.restoration.spec, profile.spec)
     except (ContradictionError, IndexError):
         return None
-    return Terms(profile=profile, request=request, snapshot=take_snapshot(profile.spec, request))
+    return Terms(profile=profile, request=request, snapshot=take_snapshot(seen.profile.text, request))
 
 
 def _stored(seen: Observation, agreed: ProfileSnapshot) -> Terms | None:

@@ -50,11 +50,14 @@ def report(seen: Observation, facts: Facts, now: datetime) -> VideoRestorationSt
     restoration = seen.restoration
     status, generation = restoration.status, restoration.metadata.generation
     states = _states(facts, suspended=restoration.spec.suspend)
+    stored = {condition.type: condition for condition in status.conditions}
     return status.model_copy(
         update={
             "observed_generation": generation,
             "phase": facts.phase,
-            "conditions": tuple(_condition(status, kind, states[kind], generation, now) for kind in ConditionType),
+            "conditions": tuple(
+                _condition(stored.get(kind), kind, state, generation, now) for kind, state in states.items()
+            ),
         }
     )
 
@@ -101,9 +104,8 @@ def _states(facts: Facts, *, suspended: bool) -> dict[ConditionType, State]:
 
 
 def _condition(
-    status: VideoRestorationStatus, kind: ConditionType, state: State, generation: int, now: datetime
+    before: Condition | None, kind: ConditionType, state: State, generation: int, now: datetime
 ) -> Condition:
-    before = next((item for item in status.conditions if item.type == kind), None)
     message = clip(state.message)
     said = (state.status, state.reason, message, generation)
     if before is not None and (before.status, before.reason, before.message, before.observed_generation) == said:

@@ -35,7 +35,7 @@ def sample_job(profile: Profile, namespace: str) -> dict[str, Any] | str:
         request = resolve_request(sample.spec, profile.spec)
     except ContradictionError as error:
         return str(error)
-    snapshot = take_snapshot(profile.spec, request)
+    snapshot = take_snapshot(profile.text, request)
     return build_job(
         Plan(
             restoration=sample,

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Literal
 
 from restoration_api.outcome import Outcome, Progress
 from restoration_api.resources import ProfileSpec, VideoRestoration, VideoRestorationStatus
 from restoration_operator.build.job import Plan, build_job
 from restoration_operator.build.light import LightResources
-from restoration_operator.build.snapshot import Snapshot
+from restoration_operator.build.snapshot import Snapshot, profile_text
 from restoration_operator.views import JobView, PodView, WarningEvent
 
 ProfileKind = Literal["ClusterRestorationProfile", "RestorationProfile", "Builtin"]
@@ -33,6 +34,11 @@ class Profile:
     generation: int | None
     """None for the built-in profile, which is a file."""
     spec: ProfileSpec
+
+    @cached_property
+    def text(self) -> str:
+        """`profile.json` of a snapshot; written once, for one profile serves thousands of decisions."""
+        return profile_text(self.spec)
 
 
 @dataclass(frozen=True, kw_only=True)

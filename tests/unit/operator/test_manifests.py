@@ -19,7 +19,7 @@ from restoration_operator.build.names import Role
 from restoration_operator.build.patch import strategic_merge
 from restoration_operator.build.quantity import total
 from restoration_operator.build.request import resolve_request
-from restoration_operator.build.snapshot import config_map, take_snapshot
+from restoration_operator.build.snapshot import config_map, profile_text, take_snapshot
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -84,7 +84,7 @@ def nano() -> tuple[VideoRestoration, ProfileSpec]:
 
 
 def plan(asked: VideoRestoration, chosen: ProfileSpec, **execution: Any) -> Plan:
-    snapshot = take_snapshot(chosen, resolve_request(asked.spec, chosen))
+    snapshot = take_snapshot(profile_text(chosen), resolve_request(asked.spec, chosen))
     return Plan(
         restoration=asked,
         profile=chosen,
@@ -125,7 +125,7 @@ def test_request(case: Any) -> None:
 
 def test_the_snapshot_is_immutable_and_owned() -> None:
     asked, chosen = nano()
-    snapshot = take_snapshot(chosen, resolve_request(asked.spec, chosen))
+    snapshot = take_snapshot(profile_text(chosen), resolve_request(asked.spec, chosen))
     body = config_map(asked, snapshot, "vr-movie-night-7f3c9a1b")
     assert body["immutable"] is True
     assert body["metadata"]["ownerReferences"][0]["uid"] == asked.metadata.uid
