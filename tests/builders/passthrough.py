@@ -39,13 +39,20 @@ class Passed:
 
 
 def encode(
-    source: Path, out: Path, facts: VideoFacts, scanned: scan.Scan, *, first: int, last: int
+    source: Path,
+    out: Path,
+    facts: VideoFacts,
+    scanned: scan.Scan,
+    *,
+    first: int,
+    last: int,
+    preset: str = "fast",
 ) -> write.WrittenSegment:
     """Frames `first` to `last` as one segment."""
     color = colorimetry.output_color(facts.color)
     with write.SegmentWriter(
         out,
-        settings=settings(facts),
+        settings=settings(facts, preset=preset),
         color=color,
         width=facts.width,
         height=facts.height,

@@ -1,4 +1,4 @@
-"""How many threads decoders use: as many as the machine has, or one each where memory is short.
+"""How many threads decoders and the encoder use: as many as the machine has, or few where memory is short.
 
 A decoder that works on several frames at once holds all of them and their references: sixteen threads, ffmpeg's most,
 cost some hundred MiB at 4K. The frames are the same either way. What is saved is the process's memory, so it is said
@@ -7,12 +7,19 @@ once for the process: plan, segments, joining and verification decode in many pl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
+
+LEAST_IN_POOL: Final = 4
+"""x265's lookahead asks whether its pool has four threads, and with fewer searches motion in another order: other
+costs, other bytes (measured; from four on, their number changes nothing). Machines with fewer cores get four."""
+MOST_IN_POOL: Final = 32
+"""Each has buffers of its own, and pictures have few rows of blocks to share among them."""
 
 _sparing = 0
 """How many callers ask for it now."""
@@ -41,3 +48,10 @@ def spread(stream: VideoStream) -> None:
         stream.codec_context.thread_count = 1
     else:
         stream.thread_type = "AUTO"
+
+
+def pool_size() -> int:
+    """Threads of the encoder's pool."""
+    if _sparing:
+        return LEAST_IN_POOL
+    return max(LEAST_IN_POOL, min(MOST_IN_POOL, len(os.sched_getaffinity(0))))

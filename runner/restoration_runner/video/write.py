@@ -1,8 +1,9 @@
 """Encode one segment: HEVC Main 10 in Matroska, the same bytes whoever encodes the same frames.
 
-x265 gives the same bytes for the same frames only if its frame threads are fixed, wavefronts are on, and it does not
-write its options into the stream (`info=0`); the number of pool threads does not matter. Groups of pictures are closed
-and of fixed length and quality is constant (CRF), so a segment's end depends on nothing outside the segment.
+x265 gives the same bytes for the same frames only if its frame threads are fixed, wavefronts are on, its pool has four
+threads or more (`threads.LEAST_IN_POOL`), and it does not write its options into the stream (`info=0`). Groups of
+pictures are closed and of fixed length and quality is constant (CRF), so a segment's end depends on nothing outside the
+segment.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from restoration_api.request import Codec
 from restoration_runner.video import pixels, tags
 from restoration_runner.video.frame_hash import FollowedFrames, hash_frames
 from restoration_runner.video.rules import GOP_SECONDS, PINNED
-from restoration_runner.video.threads import is_sparing
+from restoration_runner.video.threads import is_sparing, pool_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +111,7 @@ class SegmentWriter:
             "crf": str(settings.crf),
             "preset": str(settings.preset),
             "profile": "main10",
-            "x265-params": f"{settings.parameters}:log-level=error",
+            "x265-params": f"{settings.parameters}:pools={pool_size()}:log-level=error",
         }
         stream = self._container.add_stream("libx265", rate=1 / self._tick, options=options)
         context = stream.codec_context
