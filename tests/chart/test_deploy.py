@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,23 @@ def test_the_base_is_the_file(control_plane: ControlPlane) -> None:
 
     built = list(yaml.load_all(control_plane.kubectl("kustomize", DEPLOY), Loader=yaml.CSafeLoader))
     assert by_name(built) == by_name(installed())
+
+
+def test_an_overlay_may_change_names_and_namespace(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """Then everything that says a name says the new one: bindings, volumes, and the Lease that its Role allows."""
+    shutil.copytree(DEPLOY, tmp_path / "base")
+    overlay = {"resources": ["base"], "namespace": "elsewhere", "namePrefix": "mine-", "nameSuffix": "-2"}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    built = list(yaml.load_all(control_plane.kubectl("kustomize", tmp_path), Loader=yaml.CSafeLoader))
+    found = {body["kind"]: body for body in built if body["kind"] not in ("ClusterRole", "CustomResourceDefinition")}
+    name = f"mine-{NAME}-2"
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert {item["name"]: item.get("value") for item in container["env"]}["VR_LEASE_NAME"] == name
+    assert [rule["resourceNames"] for rule in found["Role"]["rules"] if "resourceNames" in rule] == [[name]]
+    assert pod["serviceAccountName"] == found["ServiceAccount"]["metadata"]["name"] == name
+    for binding in (found["RoleBinding"], found["ClusterRoleBinding"]):
+        assert binding["roleRef"]["name"] == name
+        assert [(one["name"], one["namespace"]) for one in binding["subjects"]] == [(name, "elsewhere")]
+    assert [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume] == [name]
+    assert found["Namespace"]["metadata"]["name"] == "elsewhere"

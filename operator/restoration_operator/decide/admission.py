@@ -133,12 +133,15 @@ def _supported(restoration: VideoRestoration, profile: Profile) -> Refused | Non
     del restoration
     download = profile.spec.model.source.download
     unsupported = {
-        "model.source.download with https://": download is not None and download.uri.startswith("https://"),
-        "gpu.multiGPU: SequenceParallel": profile.spec.gpu.multi_gpu == "SequenceParallel",
+        "model.source.download with https://": (
+            download is not None and download.uri.startswith("https://"),
+            "put the model's folder into a bucket (s3://), a repository (hf://), an image or a volume",
+        ),
+        "gpu.multiGPU: SequenceParallel": (profile.spec.gpu.multi_gpu == "SequenceParallel", "remove it"),
     }
-    for field, used in unsupported.items():
+    for field, (used, remedy) in unsupported.items():
         if used:
-            message = f"{_called(profile)} uses {field}, which this version does not support; remove it"
+            message = f"{_called(profile)} uses {field}, which this version does not support; {remedy}"
             return Refused(reason="ProfileNotReady", message=message)
     return None
 

@@ -78,7 +78,7 @@ REFUSALS: list[tuple[str, Mapping[str, Any], Mapping[str, Any], str, str]] = [
         {},
         {"model.source": {"download": {"uri": "https://example.com/model"}}, "model.digest": DIGEST},
         "ProfileNotReady",
-        "model.source.download with https://",
+        "put the model's folder into a bucket (s3://), a repository (hf://), an image or a volume",
     ),
     (
         "weights that nobody pinned",
