@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import structlog
-from hack.cluster.binaries import CONTROL_PLANE, KUEUE, MINIO, PROMETHEUS, PROMTOOL, Binary
+from hack.cluster.binaries import ACTIONLINT, CONTROL_PLANE, KUEUE, MINIO, PROMETHEUS, PROMTOOL, Binary
 from hack.cluster.build import ensure_built
 from hack.cluster.console import Console
 from hack.cluster.controlplane import ControlPlane
@@ -68,6 +68,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _build(session.config, (MINIO,))
     if any("prometheus_programs" in getattr(item, "fixturenames", ()) for item in session.items):
         _build(session.config, (PROMTOOL, PROMETHEUS))
+    if any("actionlint_program" in _names(item) for item in session.items):
+        _build(session.config, (ACTIONLINT,))
     if any(item.nodeid.startswith("tests/kueue/") for item in session.items) and "VR_TEST_KUEUE" not in os.environ:
         _build(session.config, CONTROL_PLANE)
         _build(session.config, (KUEUE,))
@@ -102,6 +104,12 @@ def cluster_binaries(request: pytest.FixtureRequest) -> None:
 def prometheus_programs(request: pytest.FixtureRequest) -> None:
     """promtool and Prometheus, as `cluster_binaries`."""
     _require(request.config, PROMTOOL)
+
+
+@pytest.fixture(scope="session")
+def actionlint_program(request: pytest.FixtureRequest) -> None:
+    """actionlint, as `cluster_binaries`."""
+    _require(request.config, ACTIONLINT)
 
 
 @pytest.fixture(scope="session")

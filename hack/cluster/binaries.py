@@ -136,6 +136,11 @@ PROMTOOL = _prometheus("promtool", 120)
 PROMETHEUS = _prometheus("prometheus", 105)
 """For tests only: alerts are judged by promtool, the dashboard's queries answered by a server (without its pages)."""
 
+ACTIONLINT = Binary(
+    "actionlint", "actionlint", "github.com/rhysd/actionlint", "github.com/rhysd/actionlint/cmd/actionlint", 15
+)
+"""For tests only: judges `.github/workflows`."""
+
 _KUEUE = "sigs.k8s.io/kueue"
 _KUEUE_KINDS = (
     "admissionchecks",

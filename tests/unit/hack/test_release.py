@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 from hack.chart.paths import CHART
+from hack.cluster.binaries import ACTIONLINT
 from hack.cluster.console import SILENT
 from hack.cluster.errors import ClusterError
 from hack.cluster.images import FILES_DATE
@@ -101,6 +103,22 @@ def test_workflows_have_few_rights_pinned_actions_and_targets_that_exist(path: P
             assert "${{" not in step.get("run", "")
             assert set(re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))) <= targets
     assert len(re.findall(r"uses: \S+ # v\d+\.\d+\.\d+$", text, re.MULTILINE)) == text.count("uses:")
+
+
+def lint(*files: Path) -> subprocess.CompletedProcess[str]:
+    """Without what may be on this machine and not on the next: shellcheck, pyflakes, a configuration."""
+    command = [ACTIONLINT.path, "-no-color", "-shellcheck=", "-pyflakes=", *files]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_an_independent_program_finds_nothing_wrong_with_the_workflows(
+    actionlint_program: None, tmp_path: Path
+) -> None:
+    found = lint(*WORKFLOWS)
+    assert (found.returncode, found.stdout) == (0, "")
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(WORKFLOWS[0].read_text().replace("runs-on: ubuntu-24.04", "runs-in: ubuntu-24.04"))
+    assert 'unexpected key "runs-in"' in lint(wrong).stdout
 
 
 def test_a_release_is_built_on_the_base_that_the_dockerfiles_name() -> None:
