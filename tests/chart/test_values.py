@@ -310,6 +310,9 @@ def test_what_helm_test_runs(status: int | None, code: int, said: str) -> None:
         ({"extraEnv": [{"name": "VR_WORKERS", "value": 8}]}, "/extraEnv/0/value"),
         ({"podLabels": {"team": 7}}, "/podLabels/team"),
         ({"fullnameOverride": "Operator"}, "/fullnameOverride"),
+        ({"scope.namespaceSelector": "restoration in (enabled"}, "/scope/namespaceSelector"),
+        # The Deployment's own selector.
+        ({"podLabels": {"app.kubernetes.io/component": "x"}}, "invalid propertyName 'app.kubernetes.io/component'"),
         # Null takes a default away; so does `helm upgrade --reuse-values` of what is new in a chart.
         ({"tracing": None}, "missing property 'tracing'"),
         ({"log.level": None}, "at '/log': missing property 'level'"),
