@@ -146,10 +146,12 @@ def test_the_plain_vae_may_be_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in fixtures.read_cases(FOLDER) if case.kind == "vae"], ids=lambda case: case.name
+    "case",
+    [case for case in fixtures.read_cases(FOLDER) if case.kind in ("vae", "pipeline")],
+    ids=lambda case: case.name,
 )
 def test_stored_result(case: fixtures.Case) -> None:
-    """The released code's stored results, one pass, streamed, frame by frame and in strips."""
+    """The released code's stored results, one pass, streamed, frame by frame and in strips; and with both networks."""
     assert fixtures.run_case(case, Place(path="fast")).problem is None
 
 

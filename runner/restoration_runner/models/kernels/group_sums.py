@@ -128,7 +128,10 @@ def _group_sums_fallback(x: Tensor, bias: Tensor, groups: int) -> GroupSums:
     v = (x.float() + bias).view(T, H * W, groups, C // groups)
     pivot = v[:, :1, :, :1]
     v = v - pivot
-    parts = torch.stack([v.sum((1, 3)), v.square().sum((1, 3))], dim=1)[..., None]
+    # In double precision: PyTorch adds numbers that do not lie side by side one after the other, which at 336×336 costs
+    # the variance five digits. The kernel adds in a tree.
+    sums = [part.sum((1, 3), dtype=torch.float64) for part in (v, v.square())]
+    parts = torch.stack(sums, dim=1).float()[..., None]
     return GroupSums(parts, pivot.expand(T, 1, groups, C // groups).reshape(T, C), H * W * (C // groups))
 
 
