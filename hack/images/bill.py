@@ -15,7 +15,6 @@ from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from hack.cluster.errors import ClusterError
@@ -79,6 +78,9 @@ def _sha256(digests: Iterable[str]) -> list[HashType]:
 
 
 def _check(text: str) -> None:
+    # Not above: it builds parsers of forty kinds of addresses, 2 s of CPU time for whoever imports this module.
+    from cyclonedx.validation.json import JsonStrictValidator
+
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if error is not None:
         raise ClusterError(f"The bill of materials is not valid CycloneDX 1.6: {error}")

@@ -42,7 +42,7 @@ from restoration_operator.views import PodView
 from restoration_operator.workqueue import WorkQueue
 
 HISTORIES: Final = 300
-"""In which a mutant has to be caught; most are in the first three, one that needs a late watch in the 135th."""
+"""In which a mutant has to be caught; most are in the first three."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -207,12 +207,17 @@ MUTANTS: Final[dict[str, tuple[Plant, str]]] = {
     "believes the runner": (believes_the_runner, "framesDone fell from"),
 }
 
+BEGIN: Final = {"a second writer": 29, "trust in a stale view": 146, "deaf for ever": 29, "believes the runner": 20}
+"""Where the search begins for those that few histories catch: at the first that does. It goes on from there, round to
+the one before, should that no longer be so."""
+
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_planted_defect_is_caught(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, symptom = MUTANTS[mutant]
     plant(monkeypatch)
-    for seed in range(HISTORIES):
+    begin = BEGIN.get(mutant, 0)
+    for seed in (*range(begin, HISTORIES), *range(begin)):
         failure = fails(seed, story(seed))
         if failure:
             print(f"{mutant}: caught by history {seed}: {failure[:200]}")
