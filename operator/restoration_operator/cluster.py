@@ -58,6 +58,7 @@ PAGE_OBJECTS: Final = 200
 """Of one answer to a listing, which is in memory as a whole: 5 to 8 MB of Python objects."""
 KUEUE_VERSIONS: Final = ("v1beta2", "v1beta1")
 """Newest first; Kueue serves the older one to clients of before 0.14."""
+UNPROCESSABLE: Final = 422
 REJECTIONS: Final = (400, 403, 405, 413, 422)
 """Answers that mean "this object will not do", as opposed to "not now"."""
 KINDS: Final = {
@@ -209,10 +210,24 @@ class Cluster:
     # Writing.
 
     async def apply_status(self, restoration: VideoRestoration, status: Json) -> Json | Stored:
-        """Store the whole status of a restoration, if the object is still the one that was decided on."""
+        """Store the whole status of a restoration, if the object is still the one that was decided on.
+
+        Where somebody else has written to the status (a restore from a backup, a hand), what is applied is not all that
+        is there afterwards: fields that are left out stay, lists that are shortened do not fit. Then it is replaced.
+        """
         meta = restoration.metadata
         path = f"{collection('VideoRestoration', meta.namespace)}/{quote(meta.name)}/status"
-        return await self._apply("VideoRestoration", path, meta.namespace, meta.name, meta.resource_version, status)
+        try:
+            stored = await self._apply(
+                "VideoRestoration", path, meta.namespace, meta.name, meta.resource_version, status
+            )
+        except ApiError as error:
+            if error.status != UNPROCESSABLE:
+                raise
+            return await self._replace_status(path, meta.resource_version, status)
+        if isinstance(stored, Stored) or not holds_more(stored.get("status"), status):
+            return stored
+        return await self._replace_status(path, stored["metadata"]["resourceVersion"], status)
 
     async def apply_profile_status(
         self, profile: ClusterRestorationProfile | RestorationProfile, status: Json
@@ -326,22 +341,37 @@ class Cluster:
             **({"namespace": namespace} if namespace else {}),
         }
         body = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": status}
+        return await self._store_status(
+            path,
+            body,
+            # The alert on a silent watch compares writes of restorations with what their watch delivers.
+            verb="apply_status" if kind == "VideoRestoration" else "apply_profile_status",
+            query={"force": "true"},
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def _store_status(
+        self, path: str, body: Json | list[Json], *, verb: str, query: Json, content_type: str
+    ) -> Json | Stored:
+        query = {"fieldManager": MANAGER, **query}
         try:
-            return await self._write(
-                "PATCH",
-                path,
-                body,
-                # The alert on a silent watch compares writes of restorations with what their watch delivers.
-                verb="apply_status" if kind == "VideoRestoration" else "apply_profile_status",
-                query={"fieldManager": MANAGER, "force": "true"},
-                content_type="application/apply-patch+yaml",
-            )
+            return await self._write("PATCH", path, body, verb=verb, query=query, content_type=content_type)
         except ApiError as error:
             if error.status == 409:
                 return Stored.CONFLICT
             if error.status == 404:
                 return Stored.GONE
             raise
+
+    async def _replace_status(self, path: str, resource_version: str, status: Json) -> Json | Stored:
+        """What is removed from an object belongs to no field manager any more."""
+        patch: list[Json] = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "replace", "path": "/status", "value": status},
+        ]
+        return await self._store_status(
+            path, patch, verb="replace_status", query={}, content_type="application/json-patch+json"
+        )
 
     async def _create(self, path: str, manifest: Json, verb: str) -> Created:
         query = {"fieldManager": MANAGER}
@@ -383,7 +413,7 @@ class Cluster:
         self,
         method: str,
         path: str,
-        body: Json,
+        body: Json | list[Json],
         *,
         verb: str,
         query: Mapping[str, Any] | None = None,
@@ -418,7 +448,7 @@ class Cluster:
         path: str,
         *,
         query: Mapping[str, Any] | None = None,
-        body: Json | None = None,
+        body: Json | list[Json] | None = None,
         content_type: str = "application/json",
     ) -> Json:
         url = f"{path}?{urlencode(query)}" if query else path
@@ -455,6 +485,15 @@ def pods_path(namespace: str | None) -> str:
 
 def _leases_path(namespace: str) -> str:
     return f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace)}/leases"
+
+
+def holds_more(stored: Any, applied: Any) -> bool:
+    """Whether something is stored that was not applied."""
+    if isinstance(stored, dict) and isinstance(applied, dict):
+        return any(key not in applied or holds_more(value, applied[key]) for key, value in stored.items())
+    if isinstance(stored, list) and isinstance(applied, list):
+        return len(stored) > len(applied) or any(map(holds_more, stored, applied))
+    return False
 
 
 def identity(body: Json) -> Json:
