@@ -75,6 +75,7 @@ class ModelLoading:
                     precision=task.request.model.precision,
                     threads=cpu_threads(),
                     path=task.context.path,
+                    spare_host=task.context.memory_hint_mib is not None,
                 )
             finally:
                 checked.result()  # of two errors the one that says what is wrong with the folder as a whole

@@ -21,6 +21,7 @@ from restoration_api.outcome import FailureReason, Result, Stage
 from restoration_api.request import ColorCorrection, SegmentCleanup, Target
 from restoration_runner import models
 from restoration_runner.errors import RestorationError
+from restoration_runner.models import device
 from restoration_runner.models.restorer import Capabilities, ConditionNoise, Restorer, WorkReport
 from restoration_runner.progress import ProgressTracker
 from restoration_runner.restoration.grid import SegmentWork
@@ -392,6 +393,29 @@ def test_with_a_memory_hint_less_is_in_memory_at_once_and_the_bytes_are_the_same
     assert found[None][0] == found[96][0]
     assert all(one_thread for _, one_thread in found[96][1])
     assert not any(kind == "NONE" for kind, _ in found[None][1])
+
+
+def test_with_a_memory_hint_nothing_that_is_freed_is_kept_and_the_bytes_are_the_same(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made smaller than the input, so that what is kept of a frame differs, too; several segments, several windows."""
+    source = clips.write(tmp_path / "in.mp4", Clip(frames=14, width=128, height=128, cuts=(9,)))
+    choices = Choices(target=Target(width=64, height=64), chunk_frames=5, segment_frames=4, preset="ultrafast")
+    load, told, loaded = models.load_restorer, [], []
+    monkeypatch.setattr(device, "_tune_malloc", lambda *options: told.append(dict(options)))
+    monkeypatch.setattr(
+        models, "load_restorer", lambda *given, **named: loaded.append(load(*given, **named)) or loaded[-1]
+    )
+    sums = []
+    for hint in (None, 96):
+        out = tmp_path / f"out-{hint}.mp4"
+        run_here(make_request(source.as_uri(), out.as_uri(), model, choices=choices), memory_hint_mib=hint)
+        sums.append(hashlib.sha256(out.read_bytes()).hexdigest())
+    assert sums[0] == sums[1]
+    # Freed blocks go back to the kernel instead of staying, and encoder and decoder do not hold their pasts at once.
+    assert [options[device.M_MMAP_MAX] for options in told] == [0, 2**31 - 1]
+    assert told[1][device.M_MMAP_THRESHOLD] == 64 << 10
+    assert [restorer.networks.stage_by_stage for restorer in loaded] == [False, True]
 
 
 def test_what_cannot_be_cleared_up_does_not_fail_finished_work(

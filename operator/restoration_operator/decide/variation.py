@@ -16,7 +16,7 @@ from restoration_operator.decide import attempts
 from restoration_operator.views import JobView, PodView
 
 HINT_SHARE: Final = 0.5
-"""Of the container's limit: what the runner keeps waiting between its threads goes first, and it is never half."""
+"""Of the container's limit. Whatever the number, the runner does without all that it can do without: about half."""
 
 HINT_WITHOUT_LIMIT_MIB: Final = 2048
 """Where the profile sets no limit: the pod was killed by a limit of its namespace or for the node's sake."""

@@ -28,6 +28,7 @@ def load_restorer(
     precision: str = "FP32",
     threads: int | None = None,
     path: str | None = None,
+    spare_host: bool = False,
 ) -> Restorer:
     """The model in `folder` on its device, ready to restore.
 
@@ -35,6 +36,7 @@ def load_restorer(
     threads: CPU threads, pinned because results may depend on their number; None leaves it to PyTorch.
     path: which implementation of the networks computes, `plain` or `fast`; None leaves it to the machine: the fast one
         on a GPU, the plain one on a CPU.
+    spare_host: take less of the host's memory, and more time; the results are the same.
 
     Raises:
         RestorationError: `ModelInvalid` names the file and what is wrong in it; `InvalidParameters` a precision or
@@ -49,8 +51,8 @@ def load_restorer(
     from restoration_runner.models.self_test import check_device
 
     dtype, wished = compute_dtype(precision), parse_path(path)
-    target = prepare_device(device, threads=threads)
+    target = prepare_device(device, threads=threads, spare_host=spare_host)
     with device_faults(WEIGHTS_DO_NOT_FIT):
         check_device(target, dtype)
         read = partial(read_folder, folder, device=target, dtype=dtype, fp8_weights=precision == Precision.FP8)
-        return SeedVr2Restorer(read(), device=target, dtype=dtype, path=wished, reload=read)
+        return SeedVr2Restorer(read(), device=target, dtype=dtype, path=wished, reload=read, spare_host=spare_host)

@@ -20,6 +20,9 @@ from restoration_runner.errors import RestorationError
 DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
 """Of the weights."""
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8
+"""Options of glibc's `mallopt`."""
+
 WEIGHTS_DO_NOT_FIT = "The model's weights do not fit into the GPU's memory: choose a smaller model or a larger GPU"
 FRAMES_DO_NOT_FIT = (
     "The GPU's memory is too small for this frame size and window: choose a smaller target, fewer chunk frames or a "
@@ -27,9 +30,10 @@ FRAMES_DO_NOT_FIT = (
 )
 
 
-def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
+def prepare_device(device: str, *, threads: int | None = None, spare_host: bool = False) -> torch.device:
     """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`, ready for reproducible work.
 
+    spare_host: rather slower than with more of the host's memory.
     threads: of the CPU. Matrix products of some sizes round differently with another number (measured for 5, 7 and 11
     rows, and for 24 columns), so whoever promises bytes pins it; it may exceed the cores that are there.
 
@@ -53,7 +57,9 @@ def prepare_device(device: str, *, threads: int | None = None) -> torch.device:
     use_device(chosen)
     if threads is not None:
         torch.set_num_threads(threads)
-    if device == "cpu":
+    if spare_host:
+        return_freed_memory()
+    elif device == "cpu":
         keep_freed_memory()
     # Read by cuBLAS when it starts: its default workspace makes results depend on what else runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -82,12 +88,24 @@ def keep_freed_memory() -> None:
     A network asks for the same few sizes again and again; fresh pages cost 15 % of the time of the small model on a
     CPU. Other C libraries than glibc have no such switch, and do without.
     """
-    no_separate_mappings, no_trimming = (-4, 0), (-1, 2**31 - 1)  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    _tune_malloc((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def return_freed_memory() -> None:
+    """The opposite, where memory is short: a third more time on a CPU, and no block that is freed stays.
+
+    A fixed threshold, because glibc otherwise raises it to the largest block that was ever freed. One arena, because
+    each thread's own keeps what that thread freed.
+    """
+    _tune_malloc((M_MMAP_MAX, 2**31 - 1), (M_MMAP_THRESHOLD, 64 << 10), (M_TRIM_THRESHOLD, 64 << 10), (M_ARENA_MAX, 1))
+
+
+def _tune_malloc(*options: tuple[int, int]) -> None:
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    for parameter, value in (no_separate_mappings, no_trimming):
+    for parameter, value in options:
         mallopt(ctypes.c_int(parameter), ctypes.c_int(value))
 
 

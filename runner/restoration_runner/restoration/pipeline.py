@@ -6,8 +6,9 @@ they are on the device. On a GPU the caller's thread only queues work, and never
 go there and back through page-locked memory, and whoever encodes them waits until they have come.
 
 The input at output size is needed twice: as the model's condition, and as the colour reference of the same frame when
-it comes out, many frames later. It is computed twice: a few milliseconds on the device, against some gigabytes of
-memory to keep a window of them.
+it comes out, many frames later. What is kept until then is the smaller one: the decoder's planes, of which it is
+computed once more (a few milliseconds on the device, against some gigabytes of memory to keep a window of them), or on
+a CPU the picture itself, where that was made smaller than the input.
 """
 
 from collections import deque
@@ -188,7 +189,7 @@ class SegmentMaker:
         self, works: Sequence[SegmentWork], frames: Iterator[DecodedFrame], costs: "_Costs"
     ) -> Iterator[Planes]:
         for work in works:
-            owned: deque[DecodedFrame] = deque()
+            owned: deque[DecodedFrame | Tensor] = deque()
             given = self._conditions(work, timed(frames, costs.waiting), owned)
             restored = self._restorer.restore(
                 work, given, seed=self._plan.restoration.seed, condition_noise=condition_noise(self._plan)
@@ -200,28 +201,34 @@ class SegmentMaker:
             costs.add(self._restorer.report())
 
     def _conditions(
-        self, work: SegmentWork, frames: Iterator[DecodedFrame], owned: deque[DecodedFrame]
+        self, work: SegmentWork, frames: Iterator[DecodedFrame], owned: deque[DecodedFrame | Tensor]
     ) -> Iterator[Tensor]:
         """`[3, H, W]` in [-1, 1], padded, for each frame that the model asks for; keeps those it owes an answer to."""
         for number in range(work.encode_from, work.encode_to + 1):
             self._check()
             frame = next(frames)
+            picture = self._at_output_size(frame)
             if work.first_frame <= number <= work.last_frame:
-                owned.append(frame)
-            padded = pad_to_alignment(self._at_output_size(frame), self._restorer.capabilities.alignment)
-            yield padded * 2 - 1
+                owned.append(self._smaller(frame, picture))
+            del frame
+            yield pad_to_alignment(picture, self._restorer.capabilities.alignment) * 2 - 1
+
+    def _smaller(self, frame: DecodedFrame, picture: Tensor) -> DecodedFrame | Tensor:
+        """What is kept of a frame for its colours; on a GPU the planes, which stay in the host's memory."""
+        is_smaller = picture.nbytes <= sum(plane.nbytes for plane in frame.planes)
+        return picture if is_smaller and picture.device.type == "cpu" else frame
 
     def _at_output_size(self, frame: DecodedFrame) -> Tensor:
         """`[3, H, W]` in [0, 1] on the model's device."""
         rgb = to_rgb(frame.planes, frame.layout, self._plan.video.color, device=self._restorer.device)
         return resize(rgb, (self._plan.height, self._plan.width))
 
-    def _finish(self, restored: Tensor, frame: DecodedFrame) -> Planes:
+    def _finish(self, restored: Tensor, kept: DecodedFrame | Tensor) -> Planes:
         """Restored `[3, H, W]` in [-1, 1] with padding to 10-bit planes without."""
         picture = (restored[:, : self._plan.height, : self._plan.width] + 1) / 2
         wish = self._plan.restoration
         if wish.color_correction is not ColorCorrection.NONE or wish.strength != 1:
-            resized = self._at_output_size(frame)
+            resized = kept if isinstance(kept, Tensor) else self._at_output_size(kept)
             picture = blend(TRANSFERS[wish.color_correction](picture, resized), resized, wish.strength)
         return to_yuv420p10(picture, self._plan.color)
 

@@ -7,6 +7,7 @@ decoder start a few latents early, so the result does not depend on where segmen
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -50,8 +51,10 @@ class SeedVr2Restorer:
         path: NetworkPath | None = None,
         knobs: Knobs | None = None,
         reload: Callable[[], LoadedModel] | None = None,
+        spare_host: bool = False,
     ) -> None:
-        """dtype: of the model's weights. path: which implementation of the networks, where the machine's choice is not
+        """spare_host: on a CPU one stage after the other, so that encoder and decoder do not hold their pasts at once.
+        dtype: of the model's weights. path: which implementation of the networks, where the machine's choice is not
         wanted. knobs: of the fast one, where the memory plan's choice is not. reload: reads the model once more.
 
         Raises:
@@ -63,6 +66,8 @@ class SeedVr2Restorer:
             self._precision = Precision.FP8.value
         self._dtype = activation_dtype(dtype)
         self._fitted = FittedNetworks(model, device, path=path, knobs=knobs, reload=reload)
+        if spare_host and device.type == "cpu":
+            self.networks = replace(self.networks, stage_by_stage=True)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
 
     @property
