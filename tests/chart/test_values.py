@@ -358,6 +358,18 @@ def nulls(node: Any, where: str = "") -> Iterator[str]:
             yield from nulls(child, f"{where}/{number}")
 
 
+def test_two_releases_share_no_object() -> None:
+    """Of other names, in one namespace even; the CRDs are one release's."""
+
+    def made(release: str) -> set[tuple[str, str, str]]:
+        bodies = objects({**EVERYTHING, "crds.install": False}, release=release)
+        return {(body["kind"], body["metadata"].get("namespace", ""), body["metadata"]["name"]) for body in bodies}
+
+    one, other = made("one"), made("r" * 53)
+    assert len(one) == len(other) > 10
+    assert not one & other
+
+
 def test_names_that_look_like_numbers_stay_names() -> None:
     """helm and Kubernetes let a release, a namespace and much else be called 42."""
     named = {
