@@ -93,6 +93,9 @@ def decide(seen: Observation, now: datetime) -> Decision:
 
 def _prepare(seen: Observation, step: Step | None, now: datetime) -> Decision:
     """The Job of this step (none: the first of a new execution) was never seen: agree on terms, reserve, create."""
+    if seen.restoration.metadata.deletion_timestamp is not None:
+        # Held by a finalizer, the garbage collector's own or somebody's: what was started now, it would have to remove.
+        return Decision(status=seen.restoration.status)
     settled = agreement.terms(seen, now)
     match settled:
         case agreement.Unread():

@@ -35,7 +35,7 @@ class Standing(Enum):
     WAITS = auto()
     """It wants a slot."""
     APART = auto()
-    """Over, suspended, refused, planning, or waiting for its next try."""
+    """Over, suspended, refused, being deleted, planning, or waiting for its next try."""
 
 
 def standing(restoration: VideoRestoration) -> Standing:
@@ -51,7 +51,8 @@ def standing(restoration: VideoRestoration) -> Standing:
         return Standing.APART
     refused = status.condition(ConditionType.ACCEPTED) == "False"
     # After a failure it waits for its time first: in line it would hold up those behind it for minutes.
-    if restoration.spec.suspend or refused or before.reason in (retry.BACKING_OFF, FailureReason.NODE_LOST):
+    leaving = restoration.metadata.deletion_timestamp is not None
+    if restoration.spec.suspend or leaving or refused or before.reason in (retry.BACKING_OFF, FailureReason.NODE_LOST):
         return Standing.APART
     return Standing.WAITS
 

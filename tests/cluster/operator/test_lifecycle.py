@@ -85,6 +85,32 @@ async def test_deleted_in_every_phase(api: ApiServer, kubelet: Kubelet, namespac
     await eventually(clean, what="nothing is left", seconds=120)
 
 
+async def test_for_what_is_being_deleted_nothing_is_started(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
+    """`kubectl delete --cascade=foreground`, or another's finalizer: the Job goes first, and that is no disruption."""
+    finalizers = ["test.example.com/hold"]
+    path = restoration_path(namespace, "clip")
+    await api.apply(namespace, {"retryPolicy": {"backoffSeconds": 1}})
+    await kubelet.start(await kubelet.pod(namespace))
+    await api.until(namespace, "Scheduled", "Running")
+    await api.merge(path, {"metadata": {"finalizers": finalizers}})
+    await api.call("DELETE", path, {"propagationPolicy": "Foreground"})
+
+    async def without_children() -> bool:
+        return not await api.jobs(namespace) and not await api.pods(namespace)
+
+    await eventually(without_children, what="the garbage collector has removed its Job")
+
+    async def noticed() -> bool:
+        history = (await api.restoration(namespace))["status"].get("attemptHistory", [])
+        return bool(history and history[0].get("reason"))
+
+    await eventually(noticed, what="the operator has seen that")
+    await asyncio.sleep(3)  # the next execution would be due after one
+    body = await api.restoration(namespace)
+    assert (body["status"]["attempts"]["executions"], await api.jobs(namespace)) == (1, [])
+    await api.merge(path, {"metadata": {"finalizers": None}})
+
+
 @pytest.mark.timeout(300)
 async def test_re_created_in_every_phase(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
     """The new object has the old one's name and none of its history."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -40,6 +41,7 @@ from restoration_operator.build.snapshot import Snapshot
 from restoration_operator.decide import attempts
 from restoration_operator.decide.cleanup import Finished, after_the_end
 from restoration_operator.decide.decision import decide
+from restoration_operator.decide.slots import Standing, standing
 from restoration_operator.decide.types import (
     CreateJob,
     DeleteJob,
@@ -47,6 +49,7 @@ from restoration_operator.decide.types import (
     LookAtNode,
     LookAtSnapshot,
     NoProfile,
+    Observation,
     PolledProgress,
     Propagation,
     Refusal,
@@ -595,3 +598,24 @@ def test_the_first_execution_has_the_whole_deadline() -> None:
 def test_ids_of_the_story() -> None:
     assert UID.endswith("7f3c9a1b")
     assert at(1) - at(0) == timedelta(seconds=1)
+
+
+BEFORE_ITS_DELETION: dict[str, Callable[[], Observation]] = {
+    "never looked at": lambda: observe(restoration()),
+    "reserved": lambda: settle(observe(restoration()), at(1))[0],
+    "its Job was removed": lambda: observe(at_work(), confirmed=True),
+    "its Job has failed": lambda: observe(at_work(), jobs=[broken()], pods=[pod(ended(21))]),
+}
+
+
+@pytest.mark.parametrize("before", BEFORE_ITS_DELETION.values(), ids=BEFORE_ITS_DELETION)
+def test_for_what_is_being_deleted_nothing_is_started(before: Callable[[], Observation]) -> None:
+    """A finalizer holds it: the garbage collector's own (`--cascade=foreground`), or another's."""
+    seen = before()
+    leaving = seen.restoration.metadata.model_copy(update={"deletion_timestamp": at(60)})
+    seen = replace(seen, restoration=seen.restoration.model_copy(update={"metadata": leaving}))
+    for now in (at(60), at(600)):
+        seen, decision = settle(seen, now)
+        assert created_jobs(decision) == []
+    assert seen.restoration.status.attempts.executions <= 1
+    assert standing(seen.restoration) is not Standing.WAITS, "it would hold up those behind it"
