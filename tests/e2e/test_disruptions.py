@@ -87,7 +87,8 @@ class Scene:
     def disturb(self, plans: Mapping[str, Callable[[str], Callable[[], None]]]) -> dict[str, dict[str, str]]:
         """Disturb each restoration once it has finished something. The markers it then had.
 
-        A plan is made when the user sees the restoration running and carried out at its first segment: without further questions, for it goes on meanwhile.
+        A plan is made when the user sees the restoration running and carried out at its first segment: without further
+        questions, for it goes on meanwhile.
         """
         actions: dict[str, Callable[[], None]] = {}
         before: dict[str, dict[str, str]] = {}
