@@ -26,6 +26,7 @@ from hack.cluster.packages import Package, install
 from hack.cluster.ports import PortLeases, port_is_free
 from hack.cluster.processes import ProcessTable
 from hack.demo.kubectl import Kubectl, Manifest
+from hack.gitops.kinds import install_kinds
 
 NAMESPACE: Final = "argocd"
 _LOOPBACK: Final = "127.0.0.1"
@@ -43,7 +44,7 @@ class ArgoCD:
         kubectl: the cluster it manages and lives in.
         folder: for state, logs and configuration; made if need be.
         helm: the program that renders charts.
-        settings: data of `argocd-cm`, as a plain `kubectl apply` of Argo CD's own manifests would leave it.
+        settings: data of `argocd-cm`, as `kubectl apply --server-side` of Argo CD's own manifests would leave it.
         namespace: where its settings and Applications are.
     """
 
@@ -131,13 +132,14 @@ class ArgoCD:
     # -- parts --------------------------------------------------------------------------------------------------------
 
     def _install(self) -> None:
+        before = self.kubectl.get("namespace", self.kubectl.namespace)
+        if before and before["metadata"].get("deletionTimestamp"):  # of a run that has just ended
+            self.kubectl.run("wait", "--for=delete", f"namespace/{self.kubectl.namespace}", "--timeout=110s")
         self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.kubectl.namespace}})
-        crds = self._crds()
-        # They are too large for the annotation of client-side apply.
-        self.kubectl.run("apply", "--server-side", "--force-conflicts", *(f"--filename={file}" for file in crds))
-        self.kubectl.run("wait", "--for=condition=Established", *(f"--filename={file}" for file in crds))
+        install_kinds(self.kubectl, self._crds())
+        settings = yaml.safe_dump(self._setting("ConfigMap", "argocd-cm", data=self._settings))
+        self.kubectl.run("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=settings)
         self.kubectl.apply(
-            self._setting("ConfigMap", "argocd-cm", data=self._settings),
             self._setting("ConfigMap", "argocd-rbac-cm"),
             self._setting("ConfigMap", "argocd-gpg-keys-cm"),
             self._setting("Secret", "argocd-secret", stringData={"server.secretkey": secrets.token_hex(32)}),
@@ -177,6 +179,7 @@ class ArgoCD:
         self._serve(
             "application-controller", *behind, f"--metrics-port={self._port['metrics-controller']}",
             "--app-resync=10", "--app-resync-jitter=0", "--self-heal-timeout-seconds=1",
+            "--persist-resource-health",  # in the Application, beside the cache, where kubectl can see it
         )  # fmt: skip
         metrics = [f"--metrics-port={self._port['metrics-server']}", f"--metrics-address={_LOOPBACK}"]
         listen = [f"--port={self._port['server']}", f"--address={_LOOPBACK}"]

@@ -49,7 +49,8 @@ def tree(scene: Scene) -> Scene:
 
     def grown() -> bool:
         for name in FINISHED:
-            scene.health(STUDIO, name)
+            health, message = scene.health(STUDIO, name)
+            assert health != "Degraded", f"{name}: {message}"
         return all(scene.is_settled(application) for application in (TREE, OPERATOR, STUDIO))
 
     scene.until(grown, what="the whole tree Synced and Healthy")

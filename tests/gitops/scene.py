@@ -39,7 +39,7 @@ EXAMPLE: Final = Path("examples/10-argo-cd")
 ARGOCD_NAMESPACE: Final = "argo-system"
 """Not the usual one: everything of ours must take it from its settings."""
 TREE, OPERATOR, STUDIO = "video-restoration-root", "video-restoration", "studio"
-FINISHED = ("episode", "trailer")
+FINISHED = ("episode", "second-pass")
 """The example's restorations, in order."""
 _SEEN_IN_GIT: Final = "https://git.example.com/video-restoration"
 
@@ -64,9 +64,9 @@ class Scene:
         """Status and message that Argo CD gives a restoration; empty before it has one."""
         found = self.argo.resources(application).get(f"VideoRestoration/{name}", {}).get("health", {})
         seen = (found.get("status", ""), found.get("message", ""))
-        step = (name, seen[0])
-        if seen[0] and (not self.history or step not in self.history[-1:]):
-            self.history.append(step)
+        before = next((health for resource, health in reversed(self.history) if resource == name), "")
+        if seen[0] not in ("", before):
+            self.history.append((name, seen[0]))
         return seen
 
     def until_health(self, application: str, name: str, wanted: str) -> str:
@@ -137,11 +137,12 @@ def open_scene(folder: Path, console: Console) -> Iterator[Scene]:
         lab = Lab(stage, prepare_namespace(stage.kubectl.in_namespace(name), bucket), bucket, f"{name}/", folder)
         repository = Repository(folder / "git")
         _fill(repository, lab, images)
-        settings = config_data() | _application_health()
-        argo = ArgoCD(stage.kubectl, folder / "argocd", helm=stage.helm, settings=settings, namespace=ARGOCD_NAMESPACE)
+        where = folder / "argocd"
+        argo = ArgoCD(stage.kubectl, where, helm=stage.helm, settings=_application_health(), namespace=ARGOCD_NAMESPACE)
         _discard_applications(argo)
         with argo:
             try:
+                _apply_chart_option(argo, stage)
                 yield Scene(argo, repository, lab)
             finally:
                 for application in (TREE, "desk"):
@@ -180,6 +181,16 @@ def _application_health() -> Mapping[str, str]:
     """The health of Applications, as documented for Applications of Applications."""
     data: Mapping[str, str] = yaml.safe_load((ROOT / "argocd" / "application-health.yaml").read_text())["data"]
     return data
+
+
+def _apply_chart_option(argo: ArgoCD, stage: Stage) -> None:
+    """The chart's `argocd.enabled`, as helm would apply it: our keys beside those that are there."""
+    command = [stage.helm, "template", RELEASE, CHART, "--show-only=templates/argocd.yaml"]
+    command += [f"--set=argocd.enabled=true,argocd.namespace={ARGOCD_NAMESPACE}"]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    argo.kubectl.run("apply", "--server-side", "--field-manager=helm", "--filename=-", stdin=rendered)
+    settings = argo.kubectl.get("configmap", "argocd-cm")
+    assert settings is not None and settings["data"] == {**_application_health(), **config_data()}
 
 
 def _remove_release(stage: Stage) -> None:

@@ -7,6 +7,7 @@ test_uninstall.py).
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -40,9 +41,9 @@ def test_waves_wait_for_the_operator_the_profile_and_each_other(tree: Scene) -> 
         studio, "metadata", "creationTimestamp"
     )
     profile = tree.lab.kubectl.get("rprof", "nano")
-    episode, trailer = tree.restoration("episode"), tree.restoration("trailer")
+    episode, second = tree.restoration("episode"), tree.restoration("second-pass")
     assert moment(condition(profile, "Ready"), "lastTransitionTime") <= moment(episode, "metadata", "creationTimestamp")
-    assert moment(episode, "status", "completionTime") <= moment(trailer, "metadata", "creationTimestamp")
+    assert moment(episode, "status", "completionTime") <= moment(second, "metadata", "creationTimestamp")
     videos = {key for key in tree.videos() if key.endswith(".mp4")}
     assert videos == {f"{tree.lab.prefix}restored/{name}.mp4" for name in FINISHED}
     assert len(tree.videos()) == 2 * len(videos), "each has its manifest"
@@ -52,8 +53,9 @@ def test_health_is_progressing_until_it_is_healthy(tree: Scene) -> None:
     """Without our health check, Argo CD calls a restoration Healthy the moment it exists."""
     for name in FINISHED:
         said = [health for resource, health in tree.history if resource == name]
-        assert said[-1] == "Healthy" and set(said[:-1]) == {"Progressing"}, tree.history
+        assert said[-1] == "Healthy" and set(said[:-1]) <= {"Missing", "Progressing"}, tree.history
         assert tree.health(STUDIO, name)[1].startswith("Completed")
+    assert "Progressing" in {health for _, health in tree.history}
 
 
 def test_nothing_drifts_after_the_work_is_done(tree: Scene) -> None:
@@ -95,7 +97,7 @@ def jobs(scene: Scene) -> set[str]:
 def desk(tree: Scene) -> Iterator[Scene]:
     """A second Application beside the tree: a restoration that fails, one that is suspended in git, one that waits."""
     spec = {
-        "missing": {"input": {"uri": tree.lab.uri("raw/nowhere.mp4")}},
+        "missing": {"input": {"uri": tree.lab.uri("raw/late.mp4")}, "cache": "Use"},
         "paused": {"suspend": True},
         "waiting": {"profileRef": {"kind": "RestorationProfile", "name": "late"}},
     }
@@ -121,10 +123,10 @@ def write_restoration(scene: Scene, name: str, changes: dict[str, Any]) -> None:
     scene.repository.write({f"{DESK}/{name}.yaml": yaml.safe_dump(body | {"spec": spec | changes})})
 
 
-def act(scene: Scene, action: str, name: str) -> None:
-    """What the button in the UI does."""
+def act(scene: Scene, action: str, name: str) -> subprocess.CompletedProcess[str]:
+    """What the button in the UI does; returns what Argo CD answered."""
     chosen = ["--kind=VideoRestoration", f"--resource-name={name}"]
-    scene.argo.run("app", "actions", "run", DESK, action, *chosen)
+    return scene.argo.attempt("app", "actions", "run", DESK, action, *chosen)
 
 
 def offered(scene: Scene, name: str) -> dict[str, bool]:
@@ -137,13 +139,13 @@ def offered(scene: Scene, name: str) -> dict[str, bool]:
 def test_an_action_on_what_git_leaves_open_lasts(desk: Scene) -> None:
     """`suspend` is in no manifest: the action decides, and repairing drift does not undo it."""
     assert "ProfileNotFound" in desk.until_health(DESK, "waiting", "Progressing")
-    assert offered(desk, "waiting") == {"suspend": True, "resume": False}
-    act(desk, "suspend", "waiting")
+    assert offered(desk, "waiting") == {"suspend": True, "resume": False, "retry": False}
+    assert act(desk, "suspend", "waiting").returncode == 0
     desk.until_health(DESK, "waiting", "Suspended")
     assert desk.refresh(DESK)["sync"]["status"] == "Synced"
     assert desk.restoration("waiting")["spec"]["suspend"] is True
-    assert offered(desk, "waiting") == {"suspend": False, "resume": True}
-    act(desk, "resume", "waiting")
+    assert offered(desk, "waiting") == {"suspend": False, "resume": True, "retry": False}
+    assert act(desk, "resume", "waiting").returncode == 0
     profile = yaml.safe_load((desk.repository.folder / EXAMPLE / "studio" / "profile.yaml").read_text())
     profile["metadata"] = {"name": "late"}
     desk.repository.write({f"{DESK}/late.yaml": yaml.safe_dump(profile)})
@@ -156,7 +158,7 @@ def test_git_has_the_last_word_on_what_it_says(desk: Scene) -> None:
     """`suspend: true` is in git: the action resumes it, and Argo CD puts it back."""
     desk.until_health(DESK, "paused", "Suspended")
     first = desk.restoration("paused")["metadata"]["generation"]
-    act(desk, "resume", "paused")
+    assert act(desk, "resume", "paused").returncode == 0
 
     def put_back() -> bool:
         body = desk.restoration("paused")
@@ -168,22 +170,37 @@ def test_git_has_the_last_word_on_what_it_says(desk: Scene) -> None:
 
 def test_a_failure_is_degraded_in_plain_words(desk: Scene) -> None:
     assert desk.until_health(DESK, "missing", "Degraded").startswith("InputNotFound: ")
-    assert offered(desk, "missing") == {"suspend": False, "resume": False}
+    assert offered(desk, "missing") == {"suspend": False, "resume": False, "retry": True}
     status = desk.refresh(DESK)
     assert (status["sync"]["status"], status["health"]["status"]) == ("Synced", "Degraded")
 
 
+def test_what_has_failed_is_tried_again_beside_it(desk: Scene) -> None:
+    """The copy is not in git: Argo CD neither calls it a difference nor prunes it."""
+    desk.until_health(DESK, "missing", "Degraded")
+    before = record(desk, "missing")
+    desk.lab.bucket.upload(desk.lab.folder / "episode.mp4", f"{desk.lab.prefix}raw/late.mp4")
+    assert act(desk, "retry", "missing").returncode == 0
+    desk.lab.succeed("missing-r2")
+    again = act(desk, "retry", "missing")
+    assert again.returncode != 0 and "AlreadyExists" in again.stderr, "a second click starts nothing"
+    desk.argo.run("app", "sync", DESK, "--prune")
+    assert desk.refresh(DESK, hard=True)["sync"]["status"] == "Synced"
+    assert desk.restoration("missing-r2")["metadata"]["annotations"] == {"videorestoration.dev/retry-of": "missing"}
+    assert record(desk, "missing") == before
+
+
 def test_pruning_deletes_no_video_and_what_comes_back_is_not_computed_again(tree: Scene) -> None:
-    before, videos = record(tree, "trailer"), tree.videos()
-    tree.repository.remove(f"{EXAMPLE}/studio/trailer.yaml")
-    tree.repository.commit("the trailer is no longer wanted")
+    before, videos = record(tree, "second-pass"), tree.videos()
+    tree.repository.remove(f"{EXAMPLE}/studio/second-pass.yaml")
+    tree.repository.commit("no second pass")
     tree.refresh(STUDIO)
-    tree.until(lambda: tree.lab.kubectl.get("vr", "trailer") is None, what="pruning")
+    tree.until(lambda: tree.lab.kubectl.get("vr", "second-pass") is None, what="pruning")
     assert tree.videos() == videos
     tree.repository.revert()
     tree.refresh(STUDIO)
-    tree.until(lambda: tree.lab.kubectl.get("vr", "trailer") is not None, what="its return")
-    tree.until_health(STUDIO, "trailer", "Healthy")
-    assert record(tree, "trailer")[0] != before[0], "another object"
-    assert tree.restoration("trailer")["status"]["cacheHit"] is True
+    tree.until(lambda: tree.lab.kubectl.get("vr", "second-pass") is not None, what="its return")
+    tree.until_health(STUDIO, "second-pass", "Healthy")
+    assert record(tree, "second-pass")[0] != before[0], "another object"
+    assert tree.restoration("second-pass")["status"]["cacheHit"] is True
     assert tree.videos() == videos

@@ -14,10 +14,12 @@ from hack.chart.argocd import CUSTOMIZATIONS, config_data
 from hack.cluster.binaries import ALL, ARGOCD
 
 from restoration_api.resources import ConditionType, Phase
+from restoration_cli import again
 from tests.builders.resources import model_of
 
 ROOT = CUSTOMIZATIONS.parents[2]
 SETTINGS = ROOT / "argocd" / "argocd-cm.yaml"
+ACTIONS = CUSTOMIZATIONS / "VideoRestoration" / "actions"
 
 
 def cases(file: str, section: str) -> list[Any]:
@@ -34,10 +36,17 @@ def kind_of(path: Path) -> str:
     return path.relative_to(CUSTOMIZATIONS).parts[0]
 
 
-def argocd(*arguments: str | Path, **environment: str) -> str:
+def attempt(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`argocd admin settings resource-overrides`, by the settings that are shipped."""
     command = [ARGOCD.path, "admin", "settings", "resource-overrides", *arguments, f"--argocd-cm-path={SETTINGS}"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | environment)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | environment, check=False
+    )
+
+
+def argocd(*arguments: str | Path, **environment: str) -> str:
+    """The same, and it must succeed; returns what it prints."""
+    result = attempt(*arguments, **environment)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -56,28 +65,62 @@ def test_actions_that_are_offered(argocd_program: None, folder: Path, case: dict
     assert offered == {(action["name"], str(action["disabled"]).lower()) for action in case["result"]}
 
 
-@pytest.mark.parametrize(("folder", "case"), cases("action_test.yaml", "actionTests"))
-def test_what_an_action_changes(argocd_program: None, tmp_path: Path, folder: Path, case: dict[str, Any]) -> None:
-    # It shows a difference by the program of this name, which is given the old object and the new one.
-    show = tmp_path / "show"
+def outcome(file: Path, action: str, show: Path) -> Any:
+    """What an action makes of an object: itself, changed, or as in Argo CD's own tests what is to be created."""
+    # A difference is shown by the program of this name, which is given the old object and the new one.
     show.write_text('#!/bin/sh\nexec cat "$2"\n')
     show.chmod(0o755)
-    said = argocd("run-action", folder / case["inputPath"], case["action"], KUBECTL_EXTERNAL_DIFF=str(show))
-    after = yaml.safe_load(said[said.index("apiVersion:") :])
+    said = argocd("run-action", file, action, KUBECTL_EXTERNAL_DIFF=str(show))
+    body = yaml.safe_load(said[said.index("apiVersion:") :])
+    return [{"k8sOperation": "create", "unstructuredObj": body}] if "resource was created" in said else body
+
+
+@pytest.mark.parametrize(("folder", "case"), cases("action_test.yaml", "actionTests"))
+def test_what_an_action_does(argocd_program: None, tmp_path: Path, folder: Path, case: dict[str, Any]) -> None:
+    after = outcome(folder / case["inputPath"], case["action"], tmp_path / "show")
     assert after == yaml.safe_load((folder / case["expectedOutputPath"]).read_text())
+
+
+NAMES = ["clip", "clip-r2", "clip-r9", "clip-r", "a-r2-r3", "r2", "n" * 252, "n" * 248 + "-r99", "n" * 249 + "-.x"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: f"{len(name)}-{name[-8:]}")
+def test_the_action_retry_is_the_command_retry(argocd_program: None, tmp_path: Path, name: str) -> None:
+    """Both know the same names, and leave out the same marks of owners."""
+    body = yaml.safe_load((ACTIONS / "testdata" / "failed_owned.yaml").read_text())
+    body["metadata"]["name"] = name
+    file = tmp_path / "failed.yaml"
+    file.write_text(yaml.safe_dump(body))
+    [created] = outcome(file, "retry", tmp_path / "show")
+    wanted = again.again(body, again.next_name(name))
+    assert wanted["spec"].pop("execution") == {}, "Lua knows no difference between an empty object and an empty list"
+    assert created["unstructuredObj"] == wanted
+
+
+@pytest.mark.parametrize("state", ["running", "suspended", "succeeded", "new"])
+def test_only_what_has_failed_is_tried_again(argocd_program: None, state: str) -> None:
+    refused = attempt("run-action", ACTIONS.parent / "testdata" / f"{state}.yaml", "retry")
+    assert refused.returncode != 0
+    assert "clip has not failed: there is nothing to try again" in refused.stderr
 
 
 def inputs() -> list[Path]:
     return sorted(path for folder in CUSTOMIZATIONS.rglob("testdata") for path in folder.iterdir())
 
 
+def bodies(path: Path) -> list[Any]:
+    """The objects of a file of test data: one, or those that an action creates."""
+    written = yaml.safe_load(path.read_text())
+    return [item["unstructuredObj"] for item in written] if isinstance(written, list) else [written]
+
+
 @pytest.mark.parametrize("path", inputs(), ids=lambda path: f"{kind_of(path)}-{path.stem}")
 def test_inputs_are_objects_of_the_api(path: Path) -> None:
     """What a health check is tested with must be what the operator writes."""
-    body = yaml.safe_load(path.read_text())
-    known = model_of(body["kind"]).model_validate(body).to_json()
-    assert_within(body.get("status", {}), known["status"])
-    assert_within(body["spec"], known["spec"])
+    for body in bodies(path):
+        known = model_of(body["kind"]).model_validate(body).to_json()
+        assert_within(body.get("status", {}), known.get("status", {}))
+        assert_within(body["spec"], known["spec"])
 
 
 def assert_within(written: Any, known: Any) -> None:
@@ -94,7 +137,7 @@ def assert_within(written: Any, known: Any) -> None:
 
 
 def test_every_phase_and_condition_is_judged() -> None:
-    statuses = [yaml.safe_load(path.read_text()).get("status", {}) for path in inputs()]
+    statuses = [body.get("status", {}) for path in inputs() for body in bodies(path)]
     assert {status.get("phase") for status in statuses} >= set(map(str, Phase))
     seen = {(item["type"], item["status"]) for status in statuses for item in status.get("conditions", ())}
     # Accepted is Unknown only before the first visit, and Scheduled says all three.

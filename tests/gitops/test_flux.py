@@ -10,6 +10,7 @@ import yaml
 from hack.chart.paths import ROOT
 from hack.cluster.console import Console
 from hack.gitops.flux import flux_crds
+from hack.gitops.kinds import install_kinds
 
 from tests.gitops.scene import Scene
 
@@ -21,16 +22,15 @@ NAMESPACE = "flux-system"
 def test_the_example_is_what_flux_takes(scene: Scene) -> None:
     """Strictly, by the schemas that Flux installs; its restorations are checked with all others of the repository."""
     kubectl = scene.lab.kubectl.in_namespace(NAMESPACE)
-    crds = [f"--filename={file}" for file in flux_crds(Console())]
+    crds = flux_crds(Console())
     kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    kubectl.run("apply", "--server-side", *crds)
+    install_kinds(kubectl, crds)
     try:
-        kubectl.run("wait", "--for=condition=Established", *crds)
         files = [f"--filename={EXAMPLE / file}" for file in ("flux.yaml", "operator/release.yaml")]
         said = kubectl.run("apply", "--dry-run=server", "--validate=strict", *files)
         assert len(said.splitlines()) == 5
     finally:
-        kubectl.run("delete", "--wait=false", *crds)
+        kubectl.run("delete", "--wait=false", *(f"--filename={file}" for file in crds))
         kubectl.run("delete", "namespace", NAMESPACE, "--wait=false")
 
 
@@ -39,7 +39,7 @@ def test_steps_follow_each_other_and_lead_somewhere() -> None:
     steps = {body["metadata"]["name"]: body["spec"] for body in documents if body["kind"] == "Kustomization"}
     assert all((ROOT / spec["path"]).is_dir() and spec["wait"] and spec["prune"] for spec in steps.values())
     order = {name: [item["name"] for item in spec.get("dependsOn", ())] for name, spec in steps.items()}
-    assert order == {"video-restoration": [], "studio": ["video-restoration"], "trailer": ["studio"]}
+    assert order == {"video-restoration": [], "studio": ["video-restoration"], "second-pass": ["studio"]}
 
 
 def test_kstatus_waits_for_the_video(tree: Scene, tmp_path: Path) -> None:
