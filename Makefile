@@ -83,11 +83,14 @@ e2e: test-tools ## The built images on a real node: apply, disturb, resume, refu
 	$(PYTEST) tests/e2e/cluster --junitxml=$(REPORTS)/e2e-cluster.xml
 	$(PYTEST) tests/e2e --ignore=tests/e2e/cluster --junitxml=$(REPORTS)/e2e.xml
 
+.PHONY: gitops-programs
+gitops-programs: setup
+	@$(PYTHON) -m hack.gitops
+
 .PHONY: e2e-gitops
-e2e-gitops: test-tools ## A real Argo CD follows examples/10-argo-cd on the node; health checks, actions, Flux (root)
+e2e-gitops: test-tools gitops-programs ## A real Argo CD follows examples/10-argo-cd on the node; health, actions, Flux (root)
 	@mkdir -p $(REPORTS)
 	@$(PYTHON) -m hack.cluster build  # before any test's timeout starts to run
-	@$(PYTHON) -m hack.gitops
 	$(PYTEST) tests/gitops --junitxml=$(REPORTS)/gitops.xml
 
 .PHONY: soak
