@@ -71,8 +71,13 @@ class Evidence:
     def exit_code(self) -> int | None:
         if self.container is not None:
             return None if self.container.reason in UNKNOWN_ENDS else self.container.exit_code
-        found = _EXIT_CODE_IN_JOB.search(self.job.message) if self.job else None
-        return int(found[1]) if found else None
+        return _exit_code_of(self.job)
+
+
+def _exit_code_of(job: JobEnd | None) -> int | None:
+    """What ended the Job, in its own words."""
+    found = _EXIT_CODE_IN_JOB.search(job.message) if job else None
+    return int(found[1]) if found else None
 
 
 def read_outcome(text: str) -> Outcome | None:
@@ -86,6 +91,10 @@ def read_outcome(text: str) -> Outcome | None:
 def ending(job: JobView | None, pod: PodView | None) -> Ending:
     """The verdict over an execution of which nothing runs any more."""
     evidence = Evidence(job=job.end if job else None, pod=pod)
+    decisive = _exit_code_of(evidence.job)
+    if evidence.container is not None and decisive not in (None, evidence.container.exit_code):
+        # Of the pod that ended the Job nothing is left, and this one came before it.
+        evidence, pod = Evidence(job=evidence.job, pod=None), None
     container = evidence.container
     outcome = read_outcome(container.message) if container else None
     finished = container.finished if container else None

@@ -69,6 +69,15 @@ WAYS: list[tuple[str, JobView | None, PodView | None, str]] = [
     ),
     ("pod gone with its exit code", broken(), None, R.POD_DELETED),
     ("pod gone, the Job remembers", broken("PodFailurePolicy", FAIL_JOB), None, R.INPUT_NOT_FOUND),
+    *(
+        (f"pod gone, an earlier one {name}", broken("PodFailurePolicy", FAIL_JOB), earlier, R.INPUT_NOT_FOUND)
+        for name, earlier in (
+            ("was lost", pod(ended(137, reason="ContainerStatusUnknown"))),
+            ("was evicted", pod(ended(143), disruption="EvictionByEvictionAPI")),
+            ("had no memory", pod(ended(137, reason="OOMKilled"))),
+            ("found no storage", pod(ended(30, outcomes.failed(R.STORAGE_ERROR, "why")))),
+        )
+    ),
     ("pod gone while it ran", broken(), pod(running(), gone=True), R.POD_DELETED),
     ("asked to go before it ended", broken(), pod(ended(1), deletion_requested=at(30)), R.POD_DELETED),
     ("asked to go after it ended", broken(), pod(ended(1), deletion_requested=at(120)), R.UNKNOWN),
