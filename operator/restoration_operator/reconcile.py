@@ -141,6 +141,7 @@ class Reconciler:
             case LookAtChildren():
                 jobs, pods = await self._cluster.children(namespace, meta.uid)
                 self._store.replace_children(meta.uid, jobs=jobs, pods=pods)
+                await self._look_by_name(restoration)
                 certain.confirmed = True
             case LookAtSnapshot(name):
                 content = _snapshot(await self._cluster.config_map(namespace, name))
@@ -156,6 +157,15 @@ class Reconciler:
                 memory.queue = QueueWord(job_uid=job_uid, message=message, read_at=self._clock())
             case _:
                 assert_never(look)
+
+    async def _look_by_name(self, restoration: VideoRestoration) -> None:
+        """The listing goes by labels, which anybody may change; a Job is gone only when its name says so, too."""
+        meta, name = restoration.metadata, restoration.status.job_name
+        if name is None or any(job.name == name for job in self._store.jobs(meta.uid)):
+            return
+        body = await self._cluster.job(meta.namespace or "", name)
+        if body is not None and JobView.of(body).owner_uid == meta.uid:
+            self._store.put_job(body)
 
     async def _record(
         self, restoration: VideoRestoration, status: VideoRestorationStatus, document: dict[str, Any]

@@ -5,6 +5,7 @@ One operator serves all of these tests; the last one compares what it asked for 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,28 @@ async def test_a_quota_refuses_the_job(api: ApiServer, kubelet: Kubelet, namespa
     body = await api.finished(namespace)
     assert condition(body, "Accepted") == ("True", "Valid")
     assert body["status"]["attempts"]["executions"] == 1
+
+
+async def test_a_job_whose_labels_somebody_changed_is_not_taken_for_gone(
+    api: ApiServer, kubelet: Kubelet, namespace: str
+) -> None:
+    """Watches and listings go by labels, which a policy may set: there must be no second Job beside a living one."""
+    pod = await running(api, kubelet, namespace, SOON)
+    [job] = await api.jobs(namespace)
+    paths = (
+        jobs_path(namespace, job["metadata"]["name"]),
+        f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}",
+    )
+    for path in paths:
+        await api.merge(path, {"metadata": {"labels": {"app.kubernetes.io/managed-by": "platform"}}})
+    await asyncio.sleep(3)  # the next execution would be due after one
+    assert [item["metadata"]["uid"] for item in await api.jobs(namespace)] == [job["metadata"]["uid"]]
+    for path in paths:
+        await api.merge(path, {"metadata": {"labels": {"app.kubernetes.io/managed-by": "vr-operator"}}})
+    await kubelet.end(pod, 0, outcomes.succeeded())
+    body = await api.finished(namespace)
+    assert condition(body, "Succeeded") == ("True", "Completed")
+    assert (body["status"]["attempts"]["executions"], counted(body)) == (1, {})
 
 
 async def test_a_strangers_job_has_the_name(api: ApiServer, kubelet: Kubelet, namespace: str) -> None:
