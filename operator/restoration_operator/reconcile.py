@@ -210,6 +210,8 @@ class Reconciler:
                     if not await self._ensure_snapshot(restoration, action):
                         return True
                 case CreateJob():
+                    if self._overtaken(restoration):
+                        return True
                     await self._create_job(restoration, action.manifest)
                     changed = True
                 case DeleteJob():
@@ -221,6 +223,14 @@ class Reconciler:
                 case _:
                     assert_never(action)
         return changed
+
+    def _overtaken(self, restoration: VideoRestoration) -> bool:
+        """Whether the object has changed since it was decided on: while the snapshot was written, it may have ended."""
+        known = self._store.restoration(restoration.metadata.uid)
+        return (
+            not isinstance(known, VideoRestoration)
+            or known.metadata.resource_version != restoration.metadata.resource_version
+        )
 
     async def _ensure_snapshot(self, restoration: VideoRestoration, wanted: EnsureSnapshot) -> bool:
         """Whether the ConfigMap now holds exactly what the Job will be told."""
