@@ -69,11 +69,12 @@ class Scene:
             self.history.append((name, seen[0]))
         return seen
 
-    def until_health(self, application: str, name: str, wanted: str) -> str:
-        """Wait for a health; returns its message."""
+    def until_health(self, application: str, name: str, wanted: str, *, saying: str = "") -> str:
+        """Wait for a health, with these words in its message; returns the message."""
 
         def reached() -> bool:
-            return self.health(application, name)[0] == wanted
+            health, message = self.health(application, name)
+            return health == wanted and saying in message
 
         self.until(reached, what=f"{application}: {name} {wanted}")
         return self.health(application, name)[1]

@@ -138,7 +138,7 @@ def offered(scene: Scene, name: str) -> dict[str, bool]:
 
 def test_an_action_on_what_git_leaves_open_lasts(desk: Scene) -> None:
     """`suspend` is in no manifest: the action decides, and repairing drift does not undo it."""
-    assert "ProfileNotFound" in desk.until_health(DESK, "waiting", "Progressing")
+    desk.until_health(DESK, "waiting", "Progressing", saying="ProfileNotFound")
     assert offered(desk, "waiting") == {"suspend": True, "resume": False, "retry": False}
     assert act(desk, "suspend", "waiting").returncode == 0
     desk.until_health(DESK, "waiting", "Suspended")
