@@ -179,7 +179,7 @@ class Store:
         # A deleted pod never comes back under its uid: nothing is newer than that.
         self._pods[uid] = _Versioned(view=view, version=_LATEST)
         self._children.setdefault(view.restoration_uid, set()).add(uid)
-        gone = sorted((pod for pod in self.pods(view.restoration_uid) if pod.gone), key=_created)
+        gone = sorted((pod for pod in self.pods(view.restoration_uid) if pod.gone), key=lambda pod: pod.made)
         for pod in gone[:-REMEMBERED_PODS]:
             self._drop(self._pods, pod.uid, lambda last: last.restoration_uid)
 
@@ -278,7 +278,7 @@ class Store:
     def pods(self, uid: str) -> tuple[PodView, ...]:
         """Pods of a restoration, remembered ones included."""
         views = (self._pods[child].view for child in self._children.get(uid, ()) if child in self._pods)
-        return tuple(sorted(views, key=lambda pod: (_created(pod), pod.uid)))
+        return tuple(sorted(views, key=lambda pod: (pod.made, pod.uid)))
 
     def all_jobs(self) -> tuple[JobView, ...]:
         """Every Job of ours."""
@@ -435,10 +435,6 @@ class Store:
 
 
 _LATEST: Final = 2**63
-
-
-def _created(pod: PodView) -> float:
-    return pod.created.timestamp() if pod.created else 0.0
 
 
 def _seniority(restoration: VideoRestoration) -> tuple[float, str]:

@@ -209,6 +209,11 @@ class PodView:
         )
 
     @property
+    def made(self) -> datetime:
+        """When it was created; before all others if that is not known."""
+        return self.created or EARLIEST
+
+    @property
     def terminal(self) -> bool:
         """Whether no process of it can write any more."""
         return self.gone or self.phase in ("Succeeded", "Failed")

@@ -119,9 +119,8 @@ def _taken_away(job: JobView, entry: Attempt | None, pod: PodView) -> bool:
 def newest(pods: Iterable[PodView]) -> PodView | None:
     """The pod that was created last; of those of one second (creation times have no fractions) the one that stays."""
 
-    def rank(pod: PodView) -> tuple[float, bool, bool, str]:
-        created = pod.created.timestamp() if pod.created is not None else 0.0
-        return created, not pod.terminal, pod.deletion_requested is None, pod.uid
+    def rank(pod: PodView) -> tuple[datetime, bool, bool, str]:
+        return pod.made, not pod.terminal, pod.deletion_requested is None, pod.uid
 
     return max(pods, key=rank, default=None)
 

@@ -18,7 +18,7 @@ from restoration_api.resources.status import Attempt
 from restoration_operator.decide import attempts, classify, retry
 from restoration_operator.decide.execution import Active
 from restoration_operator.decide.types import Ending, Observation
-from restoration_operator.views import EARLIEST, PodView, Terminated
+from restoration_operator.views import PodView, Terminated
 
 MOST_DISRUPTED_PODS: Final = 3
 """The next delay would be 80 seconds."""
@@ -74,11 +74,11 @@ def unanswered(seen: Observation, active: Active, now: datetime) -> VideoRestora
 def _unknown(seen: Observation, active: Active) -> Iterator[PodView]:
     """Disrupted pods of the Job that the execution's record does not name, the oldest first."""
     entry = attempts.entry(seen.restoration.status, active.number)
-    pods = sorted((pod for pod in seen.pods if pod.job_uid == active.job.uid), key=lambda pod: (_made(pod), pod.name))
+    pods = sorted((pod for pod in seen.pods if pod.job_uid == active.job.uid), key=lambda pod: (pod.made, pod.name))
     if entry is not None and entry.pod_name is not None:
         noted = next((pod for pod in pods if pod.name == entry.pod_name), None)
-        since = _made(noted) if noted is not None else entry.start_time
-        pods = [pod for pod in pods if _made(pod) > since] if since is not None else pods[-1:]
+        since = noted.made if noted is not None else entry.start_time
+        pods = [pod for pod in pods if pod.made > since] if since is not None else pods[-1:]
     return (pod for pod in pods if pod.terminal and pod.disruption is not None and not _came_to_an_end(pod))
 
 
@@ -86,10 +86,6 @@ def _came_to_an_end(pod: PodView) -> bool:
     """Whether its Job ends with it, whatever disrupted it: the exit code says enough."""
     code = pod.container.exit_code if isinstance(pod.container, Terminated) else None
     return pod.phase == "Succeeded" or code == 0 or code in PERMANENT_EXIT_CODES
-
-
-def _made(pod: PodView) -> datetime:
-    return pod.created or EARLIEST
 
 
 def count(
