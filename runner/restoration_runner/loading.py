@@ -35,7 +35,9 @@ class ModelLoading:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._checks = ThreadPoolExecutor(1, thread_name_prefix="digest")
         self._coming: Future[Restorer] | None = None
+        self._checked: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -44,6 +46,7 @@ class ModelLoading:
         """Wait: a process that ends while the driver starts may crash, and its exit code would be lost."""
         self._task.model.give_up()
         self._pool.shutdown()
+        self._checks.shutdown()
 
     def ahead(self) -> None:
         """Begin now, where that saves time. Errors are told to whoever asks for the restorer."""
@@ -57,28 +60,47 @@ class ModelLoading:
     def restorer(self) -> Restorer:
         """The loaded model; the thread that computes still has to make its GPU its own (`use_device`).
 
+        Whether its weights are the promised ones is known when `check` returns: nothing that they compute before that
+        may be kept.
+
         Raises:
-            RestorationError: `ModelInvalid` (another digest than promised, among others); see `models.load_restorer`.
+            RestorationError: see `models.load_restorer`; and as `check`.
         """
-        return self._load() if self._coming is None else self._coming.result()
+        try:
+            return self._load() if self._coming is None else self._coming.result()
+        except Exception:
+            self.check()  # of two errors the one that says what is wrong with the folder as a whole
+            raise
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether `check` would return, or raise, at once."""
+        return self._checked is not None and self._checked.done()
+
+    def check(self) -> None:
+        """Wait until the weights are found to be the promised ones; `restorer` has begun to look.
+
+        Raises:
+            RestorationError: `ModelInvalid`, `ModelUnavailable`; see `Supply.check`.
+        """
+        if self._checked is not None:
+            with self._task.clock.step("model"):
+                self._checked.result()
 
     def _load(self) -> Restorer:
         task = self._task
         check_kernel_folder()
         task.model.wait()
-        with task.clock.step("model"), ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
-            checked = pool.submit(task.model.check)
-            try:
-                return models.load_restorer(
-                    task.model.folder,
-                    device=task.context.device,
-                    precision=task.request.model.precision,
-                    threads=cpu_threads(),
-                    path=task.context.path,
-                    spare_host=task.context.memory_hint_mib is not None,
-                )
-            finally:
-                checked.result()  # of two errors the one that says what is wrong with the folder as a whole
+        self._checked = self._checks.submit(task.model.check)
+        with task.clock.step("model"):
+            return models.load_restorer(
+                task.model.folder,
+                device=task.context.device,
+                precision=task.request.model.precision,
+                threads=cpu_threads(),
+                path=task.context.path,
+                spare_host=task.context.memory_hint_mib is not None,
+            )
 
 
 def check_kernel_folder() -> None:

@@ -10,9 +10,10 @@ from restoration_api.ledger import Marker, Plan, Segment
 from restoration_api.outcome import FailureReason, Stage
 from restoration_runner.environment import check_gpu_memory, environment, fingerprint, gpu_name
 from restoration_runner.errors import RestorationError
-from restoration_runner.loading import ModelLoading
+from restoration_runner.loading import ModelLoading, pays
 from restoration_runner.models.device import use_device
 from restoration_runner.models.restorer import Restorer
+from restoration_runner.restoration.copies import is_gpu
 from restoration_runner.restoration.pipeline import Made, SegmentMaker, queue_room
 from restoration_runner.task import Task
 from restoration_runner.tracing import Span, now_ns
@@ -68,13 +69,6 @@ class Segments:
             InterruptedByRequestError: told to stop.
         """
         task, restorer = self._task, self._load()
-        restorer.prepare(
-            width=plan.width,
-            height=plan.height,
-            window_latents=plan.grid.window_latents,
-            scene_frames=max(scene.frames for scene in plan.scenes),
-        )
-        task.progress.enter(Stage.RESTORING)
         found: dict[int, Marker] = {}
         pending: list[Future[Marker]] = []
         with SegmentMaker(
@@ -86,6 +80,8 @@ class Segments:
             on_frame=task.progress.restored_frame,
             room=queue_room(plan, task.context.memory_hint_mib, on_gpu=restorer.device.type == "cuda"),
         ) as segments:
+            self._make_ready(plan, restorer, segments)
+            task.progress.enter(Stage.RESTORING)
             for segment in missing:
                 theirs = task.work.finished(plan, segment)
                 if theirs is not None:  # by a peer, since the list was made
@@ -99,6 +95,23 @@ class Segments:
                 marker = future.result()
                 found[marker.segment] = marker
         return found
+
+    def _make_ready(self, plan: Plan, restorer: Restorer, segments: SegmentMaker) -> None:
+        """All that may be done while the weights are still being checked; returns when they have been found right."""
+        task = self._task
+        try:
+            check_gpu_memory(restorer, least_mib=task.request.gpu.min_memory_mib)
+            restorer.prepare(
+                width=plan.width,
+                height=plan.height,
+                window_latents=plan.grid.window_latents,
+                scene_frames=max(scene.frames for scene in plan.scenes),
+            )
+            if is_gpu(restorer.device) and pays(task.context):
+                with task.clock.step("model"):
+                    segments.rehearse(until=lambda: self._loading.is_checked)
+        finally:
+            self._loading.check()  # of two errors the one that says that the weights are wrong
 
     def _make(self, plan: Plan, segments: SegmentMaker, segment: Segment, restorer: Restorer) -> Future[Marker]:
         """Compute a segment; where the GPU's memory is too small, once more from its beginning with leaner knobs.
@@ -144,6 +157,5 @@ class Segments:
             task.progress.enter(Stage.LOADING_MODEL)
             self._restorer = self._loading.restorer()
             use_device(self._restorer.device)  # another thread may have loaded it
-            check_gpu_memory(self._restorer, least_mib=task.request.gpu.min_memory_mib)
             task.progress.on_gpu(gpu_name(self._restorer))
         return self._restorer

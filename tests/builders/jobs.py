@@ -242,6 +242,9 @@ class WatchedRestorer:
     def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
         self._inner.prepare(width=width, height=height, window_latents=window_latents, scene_frames=scene_frames)
 
+    def rehearse(self, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+        return self._inner.rehearse(work, frames)
+
     def step_down(self) -> bool:
         return self._inner.step_down()
 

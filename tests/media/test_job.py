@@ -128,6 +128,9 @@ class Identity:
     def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
         self.prepared = (width, height, window_latents, scene_frames)
 
+    def rehearse(self, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+        return iter(())
+
     def step_down(self) -> bool:
         if not self._leaner:
             return False

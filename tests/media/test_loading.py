@@ -2,23 +2,28 @@
 
 import os
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.builders import clips
 from tests.builders.clips import Clip
 from tests.builders.jobs import make_request
 from tests.builders.models import write_tiny_model
 
 from restoration_api.outcome import FailureReason
-from restoration_runner import models
+from restoration_runner import models, segments
 from restoration_runner.errors import RestorationError
 from restoration_runner.job import run_job
 from restoration_runner.loading import KERNEL_FOLDER, ModelLoading, check_kernel_folder
+from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.progress import ProgressTracker
-from restoration_runner.stopping import StopSignal
+from restoration_runner.restoration.grid import SegmentWork
+from restoration_runner.stopping import InterruptedByRequestError, StopSignal
+from restoration_runner.supply import FolderSupply
 from restoration_runner.task import JobContext, Task, scratch_folder
 
 PATIENCE_SECONDS = 120
@@ -123,3 +128,109 @@ def test_a_digest_that_is_not_the_promised_one_is_told_first(
     with pytest.raises(RestorationError, match="has the digest") as caught:
         run_job(replace(context, request=pinned))
     assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
+Rehearsal = Callable[[SeedVr2Restorer, SegmentWork, Iterator[torch.Tensor]], Iterator[None]]
+whole_rehearsal = SeedVr2Restorer.rehearse
+
+
+def endless(restorer: SeedVr2Restorer, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+    while True:
+        yield
+
+
+def out_of_memory(restorer: SeedVr2Restorer, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+    next(frames)
+    yield
+    raise RestorationError(FailureReason.INSUFFICIENT_GPU_MEMORY, "too large")
+
+
+def broken(restorer: SeedVr2Restorer, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+    raise RuntimeError("a library fails")
+    yield
+
+
+class PretendedGpu:
+    """The context's model is on a GPU as far as the runner can see, and its check waits for the rehearsal to begin."""
+
+    def __init__(self, context: JobContext, monkeypatch: pytest.MonkeyPatch, rehearsal: Rehearsal) -> None:
+        self.context = replace(context, device="cuda")
+        self.begun, self.checked = threading.Event(), threading.Event()
+        self.thread: threading.Thread | None = None
+        Loader(monkeypatch).released.set()
+        check = FolderSupply.check
+
+        def check_late(supply: FolderSupply) -> None:
+            assert self.begun.wait(PATIENCE_SECONDS)
+            check(supply)
+            self.checked.set()
+
+        def rehearse(restorer: SeedVr2Restorer, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+            assert not self.checked.is_set()
+            self.thread = threading.current_thread()
+            self.begun.set()
+            yield from rehearsal(restorer, work, frames)
+
+        monkeypatch.setattr(FolderSupply, "check", check_late)
+        monkeypatch.setattr(SeedVr2Restorer, "rehearse", rehearse)
+        monkeypatch.setattr(segments, "is_gpu", lambda _: True)
+
+
+def output(context: JobContext) -> Path:
+    return Path(context.request.output.uri.removeprefix("file://"))
+
+
+@pytest.mark.parametrize("rehearsal", [whole_rehearsal, endless, out_of_memory, broken])
+def test_what_is_rehearsed_beside_the_check_changes_nothing(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, rehearsal: Rehearsal
+) -> None:
+    run_job(context)
+    expected = output(context).read_bytes()
+    output(context).unlink()
+    pretended = PretendedGpu(replace(context, owner="uid-2"), monkeypatch, rehearsal)
+    outcome = run_job(pretended.context)
+    assert outcome.frames_restored == 3 and not outcome.cache_hit
+    assert output(context).read_bytes() == expected
+    assert pretended.checked.is_set()
+    assert pretended.thread is threading.current_thread()  # the one that computes: cuDNN's plans belong to it
+
+
+@pytest.mark.parametrize("rehearsal", [whole_rehearsal, endless, broken])
+def test_nothing_comes_of_weights_that_are_found_wrong_during_the_rehearsal(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, rehearsal: Rehearsal
+) -> None:
+    wrong = context.request.model.model_copy(update={"digest": f"sha256:{'0' * 64}"})
+    spoilt = replace(context, request=context.request.model_copy(update={"model": wrong}))
+    pretended = PretendedGpu(spoilt, monkeypatch, rehearsal)
+    monkeypatch.setattr(SeedVr2Restorer, "restore", broken)
+    with pytest.raises(RestorationError, match="has the digest") as caught:
+        run_job(pretended.context)
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+    assert pretended.begun.is_set()
+    assert not list(context.scratch.rglob("*.mkv")) and not output(context).exists()
+
+
+def test_a_rehearsal_ends_when_the_runner_is_told_to_stop(context: JobContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told_to_stop(_: SeedVr2Restorer, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+        next(frames)
+        context.stop.set()
+        yield
+        next(frames)
+        raise AssertionError("it went on")
+
+    pretended = PretendedGpu(context, monkeypatch, told_to_stop)
+    monkeypatch.setattr(SeedVr2Restorer, "restore", broken)
+    with pytest.raises(InterruptedByRequestError):
+        run_job(pretended.context)
+    assert not output(context).exists()
+
+
+@pytest.mark.parametrize("changes", [{"device": "cpu"}, {"device": "cuda", "memory_hint_mib": 8192}])
+def test_elsewhere_nothing_is_rehearsed(
+    context: JobContext, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    Loader(monkeypatch).released.set()
+    begun = threading.Event()
+    monkeypatch.setattr(SeedVr2Restorer, "rehearse", lambda *_: begun.set())
+    assert run_job(replace(context, **changes)).frames_restored == 3
+    assert not begun.is_set()

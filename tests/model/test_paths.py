@@ -1,7 +1,11 @@
 """Two implementations of the networks behind one restorer: which one is taken, and that they agree."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +54,23 @@ def plain(folder: Path) -> Tensor:
     return restored(restorer(folder, "plain"))
 
 
+class Calls:
+    """What the networks of a restorer are called with: name and sizes."""
+
+    def __init__(self, of: SeedVr2Restorer) -> None:
+        self.seen: list[tuple[str, torch.Size]] = []
+        networks = of.networks
+        watched = {name: self._watch(name, getattr(networks, name)) for name in ("encode", "decode", "velocity")}
+        of.networks = replace(networks, **watched)
+
+    def _watch(self, name: str, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def watched(x: Tensor, *others: Any) -> Tensor:
+            self.seen.append((name, x.shape))
+            return call(x, *others)
+
+        return watched
+
+
 KNOBS = {
     "default": Knobs(),
     "several latents in a call": Knobs(latents_at_once=3),
@@ -64,6 +85,44 @@ def test_the_fast_path_computes_the_same(folder: Path, plain: Tensor, knobs: Kno
     fast = restored(restorer(folder, "fast", knobs))
     assert fast.shape == plain.shape == (FRAMES, 3, 32, 48)
     assert (fast - plain).abs().max().item() < 2e-4 * plain.abs().max().item()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "frames"),
+    [(None, 5), ("default", 1), ("default", 9), ("several latents in a call", 9), ("stage by stage", 13)],
+)
+def test_a_rehearsal_makes_all_calls_of_a_window_and_leaves_nothing(
+    folder: Path, knobs: str | None, frames: int
+) -> None:
+    made = restorer(folder, "fast", KNOBS[knobs]) if knobs else restorer(folder, "plain")
+    video = torch.rand(frames, 3, 32, 48, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    (work,) = scene_segments(
+        start=0, frames=frames, window=4, overlap=1, per_segment=9, encoder_warmup=1, decoder_warmup=1
+    )
+    expected = list(made.restore(work, iter(video), seed=5))
+    calls = Calls(made)
+    for _ in made.rehearse(work, iter(torch.full_like(video, torch.nan))):
+        pass
+    rehearsed, calls.seen = calls.seen, []
+    found = list(made.restore(work, iter(video), seed=5))
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert made.report().non_finite_values == 0
+    if made.networks.stage_by_stage:  # the encoder's first call only
+        del calls.seen[1 : [name for name, _ in calls.seen].index("velocity")]
+    assert sorted(rehearsed) == sorted(calls.seen)
+
+
+def test_a_rehearsal_may_be_given_up_after_any_part(folder: Path) -> None:
+    made = restorer(folder, "fast")
+    (work,) = scene_segments(start=0, frames=5, window=2, overlap=1, per_segment=9, encoder_warmup=1, decoder_warmup=1)
+    video = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    expected = list(made.restore(work, iter(video), seed=5))
+    for parts in range(4):
+        rehearsal = made.rehearse(work, iter(torch.zeros_like(video)))
+        assert len(list(islice(rehearsal, parts))) == parts
+        del rehearsal
+        found = list(made.restore(work, iter(video), seed=5))
+        assert torch.equal(torch.stack(found), torch.stack(expected))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from restoration_runner.models.seedvr2.description import InputBandRule, Posteri
 from restoration_runner.models.seedvr2.input_band import put_back
 from restoration_runner.models.seedvr2.sampling import noise_level
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
-from restoration_runner.restoration.pipeline import condition_noise
+from restoration_runner.restoration.pipeline import condition_noise, one_window
 from restoration_runner.restoration.wavelet import low_pass
 from tests.builders.models import tiny_description, write_tiny_model
 from tests.builders.plans import make_plan
@@ -133,6 +133,21 @@ def test_condition_noise_of_a_plan(frames: int, strength: float, expected: Condi
     plan = make_plan(frames=frames, cuts=())
     wish = plan.restoration.model_copy(update={"denoise_strength": strength})
     assert condition_noise(plan.model_copy(update={"restoration": wish})) == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "cuts", "expected", "latents"),
+    [
+        (40, ((2, 0.5), (20, 0.5)), 9, 3),  # the plan's window
+        (9, ((1, 0.5), (6, 0.5)), 5, 2),  # the longest scene is shorter
+        (3, (), 3, 2),
+        (1, (), 1, 1),
+    ],
+)
+def test_one_window_of_a_plan(frames: int, cuts: tuple[tuple[int, float], ...], expected: int, latents: int) -> None:
+    work = one_window(make_plan(frames=frames, cuts=cuts))
+    assert (work.scene_frames, work.encode_to + 1, work.frames) == (expected,) * 3
+    assert [(window.start, window.stop) for window in work.windows] == [(0, latents)]
 
 
 def test_the_input_s_low_band_is_put_back_frame_by_frame(tmp_path: Path, restorer: Restorer) -> None:

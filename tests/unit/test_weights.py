@@ -1,6 +1,7 @@
 """The digest of a model folder, and finding one."""
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,11 @@ def test_a_volume_that_fails_may_be_well_elsewhere(
     with pytest.raises(RestorationError, match=says) as caught:
         folder_digest(folder)
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 7, 8, 9, 16, 17, 50])
+def test_a_file_s_digest_is_of_all_its_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int) -> None:
+    monkeypatch.setattr(digest_module, "PIECE_BYTES", 8)
+    content = bytes(range(size_bytes))
+    (tmp_path / "file").write_bytes(content)
+    assert digest_module.file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

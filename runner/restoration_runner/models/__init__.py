@@ -3,6 +3,7 @@
 Nothing here loads torch before a model is loaded: whoever plans or assembles needs the description only.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +53,11 @@ def load_restorer(
 
     dtype, wished = compute_dtype(precision), parse_path(path)
     target = prepare_device(device, threads=threads, spare_host=spare_host)
-    with device_faults(WEIGHTS_DO_NOT_FIT):
-        check_device(target, dtype)
-        read = partial(read_folder, folder, device=target, dtype=dtype, fp8_weights=precision == Precision.FP8)
-        return SeedVr2Restorer(read(), device=target, dtype=dtype, path=wished, reload=read, spare_host=spare_host)
+    read = partial(read_folder, folder, device=target, dtype=dtype, fp8_weights=precision == Precision.FP8)
+    with device_faults(WEIGHTS_DO_NOT_FIT), ThreadPoolExecutor(1, thread_name_prefix="self-test") as pool:
+        tested = pool.submit(check_device, target, dtype)  # half a second, for libraries to be loaded
+        try:
+            model = read()
+        finally:
+            tested.result()
+        return SeedVr2Restorer(model, device=target, dtype=dtype, path=wished, reload=read, spare_host=spare_host)

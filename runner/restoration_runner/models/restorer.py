@@ -70,6 +70,17 @@ class Restorer(Protocol):
         """
         ...
 
+    def rehearse(self, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
+        """Make ready what is made at its first use, by doing once, part by part, what `restore` will do.
+
+        work: of one window; frames: as for `restore`. Nothing that `restore` or `report` gives depends on it, and it
+        takes no more memory than `restore` does. It may be given up after every part.
+
+        Raises:
+            RestorationError: as `restore`.
+        """
+        ...
+
     def step_down(self) -> bool:
         """Go over to the next slower configuration that takes less memory, after `restore` ran out of it. The result
         stays the same in mathematics, `environment` does not. False if there is none.

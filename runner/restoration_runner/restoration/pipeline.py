@@ -16,29 +16,33 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Self, TypedDict, TypeVar
 
+import structlog
 import torch
 from torch import Tensor
 
-from restoration_api.ledger import Plan, Segment
+from restoration_api.ledger import Plan, Scene, Segment
 from restoration_api.outcome import FailureReason
 from restoration_api.request import ColorCorrection
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import FRAMES_DO_NOT_FIT, device_faults, use_device
 from restoration_runner.models.restorer import ConditionNoise, Restorer, WorkReport
-from restoration_runner.plan import segment_works
+from restoration_runner.plan import scene_works, segment_works
 from restoration_runner.restoration.channel import AbandonedError, Channel
 from restoration_runner.restoration.copies import Downloaded, Downloads, pinned
-from restoration_runner.restoration.grid import SegmentWork
+from restoration_runner.restoration.grid import SegmentWork, padded_frames
 from restoration_runner.restoration.resize import pad_to_alignment, resize
 from restoration_runner.restoration.stopwatch import HostStopwatch, stopwatch, timed
 from restoration_runner.restoration.transfer import TRANSFERS, blend
-from restoration_runner.stopping import StopSignal
+from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.video.colour import to_rgb, to_yuv420p10
 from restoration_runner.video.read import DecodedFrame, read_frames
 from restoration_runner.video.write import SegmentWriter, WrittenSegment
+
+log = structlog.get_logger()
 
 Planes = tuple[Tensor, Tensor, Tensor]
 R = TypeVar("R")
@@ -70,6 +74,13 @@ class _Figures(TypedDict):
     encode_milliseconds: int
     peak_gpu_memory_bytes: int | None
     non_finite_values: int
+
+
+def one_window(plan: Plan) -> SegmentWork:
+    """The beginning of the longest scene as if there were no more of it: as large as the plan's work at once is."""
+    frames = min(max(scene.frames for scene in plan.scenes), padded_frames(plan.grid.window_latents))
+    [work] = scene_works(Scene(first_frame=0, frames=frames), plan.grid)
+    return work
 
 
 def condition_noise(plan: Plan) -> ConditionNoise | None:
@@ -162,6 +173,38 @@ class SegmentMaker:
             raise
         self._before = future
         return future
+
+    def rehearse(self, *, until: Callable[[], bool]) -> None:
+        """Do once with copies of the first frame what `make` will do, and throw it away.
+
+        What is made ready at its first use is ready then: libraries, kernels, cuDNN's plans for these sizes. The latter
+        belong to a thread, so this is for the one that computes. It ends when `until` says so, where it can.
+
+        Raises:
+            InterruptedByRequestError: told to stop. No other error: what matters happens again in `make`.
+        """
+        if until():
+            return
+        try:
+            self._rehearse(until)
+        except InterruptedByRequestError:
+            raise
+        except Exception as error:
+            log.info("the rehearsal failed", cause=str(error))
+
+    def _rehearse(self, until: Callable[[], bool]) -> None:
+        plan, work = self._plan, one_window(self._plan)
+        [first] = read_frames(self._source, plan.video, plan.timestamps, first=0, last=0, name=plan.input.uri)
+        y, u, v = (pinned(plane, self._restorer.device) for plane in first.planes)
+        frame = replace(first, planes=(y, u, v))
+        with torch.no_grad():
+            given = self._conditions(work, repeat(frame), deque(maxlen=1))
+            picture = next(given)
+            self._downloads.start(self._finish(picture, frame)).wait()
+            for _ in self._restorer.rehearse(work, chain([picture], given)):
+                self._downloads.start(()).wait()  # what is queued cannot be taken back: not more than one part
+                if until():
+                    return
 
     def _read(self, works: Sequence[SegmentWork], decoded: Channel[DecodedFrame], watch: HostStopwatch) -> None:
         """On the decoder's thread: every frame that the segment's runs need, in order."""

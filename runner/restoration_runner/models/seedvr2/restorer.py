@@ -132,6 +132,24 @@ class SeedVr2Restorer:
             decoded = self._decode(work, self._finished(clean))
             yield from band.applied(decoded) if band else decoded
 
+    @torch.no_grad()
+    def rehearse(self, work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[None]:
+        """See `Restorer.rehearse`: first one call of each network, then those that know earlier frames."""
+        with device_faults(FRAMES_DO_NOT_FIT):
+            encoded = self._encode(work, frames, seed=0)
+            _, latent = next(encoded)
+            if self.networks.stage_by_stage:
+                encoded = iter(())  # its past must be gone before the decoder has one
+            yield
+            latents = self._window([latent] * work.latents.stop, work, 0, seed=0).unbind(0)
+            yield
+            state = self._state(work)
+            for some in self._together(iter(latents)):
+                next(self._decode_latents(some, state))
+                yield
+                for _ in encoded:
+                    yield
+
     def report(self) -> WorkReport:
         is_gpu = self._device.type == "cuda"
         return WorkReport(

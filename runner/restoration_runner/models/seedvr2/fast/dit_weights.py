@@ -184,8 +184,11 @@ class ModulationTable(nn.Module):
     def __init__(self, dit: NaDiT, device: torch.device) -> None:
         super().__init__()
         config = dit.config
-        self.time_in = TimeEmbedding(config.width).to(device, dit.patch_in.weight.dtype).requires_grad_(False)
-        self.time_in.load_state_dict(dit.time_in.state_dict())
+        with torch.device("meta"):  # random numbers, as layers begin with, would be drawn for nothing
+            self.time_in = TimeEmbedding(config.width).requires_grad_(False)
+        dtype = dit.patch_in.weight.dtype
+        given = {name: weight.to(device, dtype, copy=True) for name, weight in dit.time_in.state_dict().items()}
+        self.time_in.load_state_dict(given, assign=True)
         self._bare_text = config.text_ends_early
         self._learned = torch.stack([_learned(block) for block in blocks_of(dit)]).to(device)
         self._head: tuple[Tensor, Tensor, Tensor] | None = None
