@@ -20,6 +20,8 @@ LEAST_IN_POOL: Final = 4
 costs, other bytes (measured; from four on, their number changes nothing). Machines with fewer cores get four."""
 MOST_IN_POOL: Final = 32
 """Each has buffers of its own, and pictures have few rows of blocks to share among them."""
+MOST_FOR_DECODERS: Final = 16
+"""ffmpeg's most for one; several together get no more: a node may have many more cores than the pod asked for."""
 
 _sparing = 0
 """How many callers ask for it now."""
@@ -41,17 +43,27 @@ def is_sparing() -> bool:
     return _sparing > 0
 
 
-def spread(stream: VideoStream) -> None:
-    """Give a stream's decoder its threads; before the first packet."""
-    if _sparing:
+def spread(stream: VideoStream, count: int = 0) -> None:
+    """Give a stream's decoder its threads, before the first packet: as many as the machine has, or `count`."""
+    if _sparing or count == 1:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
     else:
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = count
+
+
+def decoder_threads() -> int:
+    """Threads that are worth having for all decoders together."""
+    return 1 if _sparing else min(MOST_FOR_DECODERS, _cores())
 
 
 def pool_size() -> int:
     """Threads of the encoder's pool."""
     if _sparing:
         return LEAST_IN_POOL
-    return max(LEAST_IN_POOL, min(MOST_IN_POOL, len(os.sched_getaffinity(0))))
+    return max(LEAST_IN_POOL, min(MOST_IN_POOL, _cores()))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -1,13 +1,17 @@
 """Proof that the assembled file is what was planned, before anybody can see it.
 
-The file is decoded from its first frame to its last. What a player would rely on is compared with the plan: number and
-content of frames (each segment's hash), every time, size, colour tags, streams, and the copied sound byte by byte.
+The file is decoded from its first frame to its last, by several decoders at once (`recheck`). What a player would rely
+on is compared with the plan: number and content of frames (each segment's hash), every time, size, colour tags,
+streams, and the copied sound byte by byte.
 """
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +21,8 @@ from av.video.frame import VideoFrame
 from restoration_api.ledger import ColorFacts, ColorRange
 from restoration_api.outcome import FailureReason, Verdict, Verification
 from restoration_runner.errors import RestorationError
-from restoration_runner.video import ffmpeg_cli, tags
-from restoration_runner.video.frame_hash import FrameHash, decode_all
+from restoration_runner.video import ffmpeg_cli, recheck, tags
+from restoration_runner.video.recheck import DecodedSegment, Run
 from restoration_runner.video.sound import sound_packets
 from restoration_runner.video.source import media_errors, open_media
 from restoration_runner.video.timeline import Timeline
@@ -103,37 +107,52 @@ def _check_frames(path: Path, expected: Expected) -> int:
     """Decode everything; every frame at its exact time, every segment with its hash."""
     timeline = expected.timeline
     total = len(timeline.ticks)
-    borders = _borders(expected.segments)
-    _require("segments that hold frames", borders[-1], total)
-    hashed, segment, count = FrameHash(), 0, 0
+    segments = _segments(expected.segments)
+    _require("segments that hold frames", segments[-1].end, total)
     with open_media(path) as container:
         stream = container.streams.video[0]
         _require("a video clock of", stream.time_base, Fraction(1, timeline.ticks_per_second))
         end = (stream.start_time or 0) + (stream.duration or 0)
         _require("its last frame shown until tick", end, timeline.ticks[-1] + timeline.last_duration)
-        for frame in decode_all(container):
-            if count >= total:
-                _require("frames more than", count, total)
-            _check_frame(frame, count, expected)
-            hashed.update(frame)
-            count += 1
-            if segment < len(borders) and count == borders[segment]:
-                _require(f"in segment {segment} frames with hash", hashed.hexdigest(), expected.segments[segment][1])
-                hashed, segment = FrameHash(), segment + 1
-    _require("a number of frames of", count, total)
+        may_begin = recheck.keyframes(container)
+    _require("a number of frames of", len(may_begin), total)
+    for index, segment in enumerate(segments):
+        _require(f"at the start of segment {index} a keyframe:", may_begin[segment.first], True)
+    keyframes = [frame for frame, is_keyframe in enumerate(may_begin) if is_keyframe]
+    share = recheck.share(segments, keyframes, frame_bytes=expected.width * expected.height * 3)
+    check = partial(_check_frame, expected=expected)
+    decoding = recheck.decode_segments(path, segments, keyframes=keyframes, share=share, check=check)
+    with closing(decoding) as decoded:
+        return _check_segments(decoded, expected)
+
+
+def _segments(segments: tuple[tuple[int, str], ...]) -> list[Run]:
+    borders = itertools.accumulate((frames for frames, _ in segments), initial=0)
+    return [Run(first, end) for first, end in itertools.pairwise(borders)]
+
+
+def _check_segments(decoded: Iterable[DecodedSegment], expected: Expected) -> int:
+    """Nothing too few or too many, each segment with its hash, and each border the same from both sides."""
+    total, count, after = len(expected.timeline.ticks), 0, None
+    for index, (segment, (_, sha256)) in enumerate(zip(decoded, expected.segments, strict=True)):
+        for found in segment.runs:
+            run = found.run
+            goes_on = run.end < total
+            last = run.end - 1 + goes_on
+            _require(f"from frame {run.first} to {last} a number of frames of", found.frames, last + 1 - run.first)
+            if after is not None:
+                _require(f"frame {run.first}, decoded after the one before it, with hash", after, found.first_sha256)
+            after = found.after_sha256
+            count += found.frames - goes_on
+        _require(f"in segment {index} frames with hash", segment.sha256, sha256)
     return count
 
 
-def _borders(segments: tuple[tuple[int, str], ...]) -> list[int]:
-    borders, count = [], 0
-    for frames, _ in segments:
-        count += frames
-        borders.append(count)
-    return borders
-
-
 def _check_frame(frame: VideoFrame, rank: int, expected: Expected) -> None:
-    _require(f"frame {rank} at tick", frame.pts, expected.timeline.ticks[rank])
+    ticks = expected.timeline.ticks
+    if rank >= len(ticks):
+        _require("a number of frames of", rank + 1, len(ticks))
+    _require(f"frame {rank} at tick", frame.pts, ticks[rank])
     _require(f"frame {rank} of size", (frame.width, frame.height), (expected.width, expected.height))
 
 
