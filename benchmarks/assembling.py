@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10 * RATE)
     parser.add_argument("--height", type=int, default=720)
-    parser.add_argument("--grain", type=float, default=6, help="standard deviation in levels of 10 bits")
+    parser.add_argument("--grain", type=float, default=11, help="standard deviation in levels of 10 bits")
     parser.add_argument("--preset", default="medium")
     parser.add_argument("--copies", type=int, default=8, help="segments of the longer file")
     parser.add_argument("--decoders", nargs="+", type=int, default=[1, 2, 4, 8])
