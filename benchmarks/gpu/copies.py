@@ -1,8 +1,8 @@
 """What stands around the networks, one frame at a time: noise, upload, scaling, colour, download.
 
 The host's column is the time until the call returns, which is what the thread that feeds the GPU pays; the GPU's is its
-own. Beside the noise of the device stands that of the host with an ordinary copy, and beside page-locked copies
-ordinary ones.
+own. Beside the noise of the device stands that of the host with an ordinary copy, beside page-locked copies ordinary
+ones, and beside work that is started kernel by kernel the same replayed as one.
 """
 
 import argparse
@@ -17,11 +17,14 @@ from torch import Tensor
 from benchmarks.gpu.machine import describe, synchronize, this_machine
 from benchmarks.gpu.stages import SIZES, TINY
 from restoration_api.ledger import ColorFacts, ColorRange
+from restoration_api.request import ColorCorrection
 from restoration_runner.models.device import prepare_device
 from restoration_runner.restoration.copies import Downloads, pinned
-from restoration_runner.restoration.noise import Purpose, normal
+from restoration_runner.restoration.noise import Normals, Purpose, normal
+from restoration_runner.restoration.replay import Replayed
 from restoration_runner.restoration.resize import resize
 from restoration_runner.restoration.stopwatch import stopwatch
+from restoration_runner.restoration.transfer import TRANSFERS
 from restoration_runner.restoration.wavelet import wavelet_transfer
 from restoration_runner.video.colour import to_rgb, to_yuv420p10
 from restoration_runner.video.pixels import LAYOUTS
@@ -53,8 +56,10 @@ def rows_of(width: int, height: int, device: torch.device) -> list[Row]:
     made = to_yuv420p10(picture, COLOR)
     downloads = Downloads(device)
     layout = LAYOUTS["yuv420p"]
+    normals, replayed = Normals(device), Replayed(colors_of(ColorCorrection.WAVELET), device)
     cases: dict[str, Callable[[], object]] = {
         "noise of a latent, on the device": lambda: normal(0, Purpose.NOISE, 4, latent, device),
+        "noise of a latent, replayed": lambda: normals.draw(0, Purpose.NOISE, 4, latent),
         "noise of a latent, on the host": lambda: normal(0, Purpose.NOISE, 4, latent).to(device),
         "to page-locked memory": lambda: on_host(small, device),
         "upload and RGB, page-locked": lambda: to_rgb(ready, layout, COLOR, device=device),
@@ -62,10 +67,15 @@ def rows_of(width: int, height: int, device: torch.device) -> list[Row]:
         "scaling to the output size": lambda: resize(picture[:, ::SCALE, ::SCALE], (height, width)),
         "wavelet colour transfer": lambda: wavelet_transfer(picture, other),
         "RGB to 10-bit planes": lambda: to_yuv420p10(picture, COLOR),
+        "wavelet and planes, replayed": lambda: replayed(picture, other),
         "download, page-locked, queued": lambda: downloads.start(made),
         "download, ordinary memory": lambda: [plane.to("cpu") for plane in made],
     }
     return [timed(what, width, height, call, device) for what, call in cases.items()]
+
+
+def colors_of(correction: ColorCorrection) -> Callable[[Tensor, Tensor], Planes]:
+    return lambda restored, resized: to_yuv420p10(TRANSFERS[correction](restored, resized), COLOR)
 
 
 def planes(width: int, height: int) -> Planes:
@@ -100,6 +110,22 @@ def bits_are_equal(device: torch.device) -> bool:
     return all(torch.equal(normal(*draw, (46, 80, 16), device).cpu(), normal(*draw, (46, 80, 16))) for draw in draws)
 
 
+def replays_are_equal(device: torch.device) -> bool:
+    """Whether what is replayed makes the bits of what is started kernel by kernel, for every colour transfer."""
+    pictures = [[torch.rand(3, 360, 640, device=device) for _ in range(2)] for _ in range(4)]
+    for work in map(colors_of, ColorCorrection):
+        replayed = Replayed(work, device)
+        for given in pictures:
+            made, expected = replayed(*given), work(*given)
+            if not all(map(torch.equal, made, expected)):
+                return False
+    normals, shape = Normals(device), (46, 80, 16)
+    return all(
+        torch.equal(normals.draw(1, Purpose.NOISE, frame, shape), normal(1, Purpose.NOISE, frame, shape, device))
+        for frame in range(4)
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["720p", "1080p", "2160p"])
 
@@ -110,6 +136,8 @@ def main(chosen: argparse.Namespace) -> None:
     print(describe(machine))
     equal = bits_are_equal(device)
     print(f"noise of the device equals the host's bit for bit: {'yes' if equal else 'NO'}")
+    same = replays_are_equal(device)
+    print(f"what is replayed equals what is started kernel by kernel, bit for bit: {'yes' if same else 'NO'}")
     print(f"{'what':36}{'size':<11}{'host ms':>9}{'device ms':>11}")
     rows = []
     for size in chosen.sizes:
@@ -117,7 +145,12 @@ def main(chosen: argparse.Namespace) -> None:
             rows.append(row)
             print(f"{row.what:36}{row.width}x{row.height:<6}{row.host_ms:9.3f}{row.device_ms:11.3f}", flush=True)
     if chosen.json:
-        found = {"machine": asdict(machine), "noiseIsEqual": equal, "rows": [asdict(row) for row in rows]}
+        found = {
+            "machine": asdict(machine),
+            "noiseIsEqual": equal,
+            "replaysAreEqual": same,
+            "rows": [asdict(row) for row in rows],
+        }
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
-    if not equal:
+    if not (equal and same):
         raise SystemExit(1)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from restoration_runner.models.seedvr2.networks import NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import SegmentWork, scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment
-from restoration_runner.restoration.stopwatch import stopwatch
+from restoration_runner.restoration.stopwatch import stopwatch, timed
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 TINY = {"480p": (48, 32), "720p": (64, 48), "1080p": (96, 64), "2160p": (128, 96)}
@@ -123,7 +123,7 @@ class Watched:
             own,
             encode=self._watched("encode", own.encode),
             velocity=self._watched("transformer", own.velocity),
-            decode=self._watched("decode", own.decode),
+            decode=self._decode,
         )
         return self
 
@@ -144,6 +144,14 @@ class Watched:
             return result
 
         return call
+
+    def _decode(self, *arguments: Any) -> Iterator[Tensor]:
+        """Frames come as they are made."""
+        self._gauge("between")
+        for frames in timed(self._networks.decode(*arguments), self.watches["decode"]):
+            self._gauge("decode")
+            yield frames
+            self._gauge("between")
 
     def _gauge(self, name: str) -> None:
         """What was live at most since the last reading belongs to `name`; the allocator counts on the host."""

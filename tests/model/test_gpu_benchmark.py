@@ -92,8 +92,8 @@ def test_the_plan_beside_what_is_measured(tmp_path: Path, capsys: pytest.Capture
 def test_what_stands_around_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "ROUNDS", 1)
     result = found(tmp_path, "copies", "--sizes", "480p")
-    assert result["noiseIsEqual"]
-    assert len(result["rows"]) == 10
+    assert result["noiseIsEqual"] and result["replaysAreEqual"]
+    assert len(result["rows"]) == 12
     assert all(row["host_ms"] > 0 for row in result["rows"])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restoration_runner.restoration.copies import upload
+from restoration_runner.restoration.replay import Replayed
 
 CPU = torch.device("cpu")
 
@@ -38,13 +38,29 @@ def normal(seed: int, purpose: Purpose, frame: int, shape: tuple[int, ...], devi
 
     frame: absolute index in the input of the last frame that the latent stands for.
     """
-    count = math.prod(shape)
-    words = upload(_words(seed, purpose, frame, count + count % 2), device).double()
+    return Normals(device).draw(seed, purpose, frame, shape)
+
+
+class Normals:
+    """Draws on one device, always on the same stream."""
+
+    def __init__(self, device: torch.device = CPU) -> None:
+        self._device = device
+        self._from_words = Replayed(_from_words, device)
+
+    def draw(self, seed: int, purpose: Purpose, frame: int, shape: tuple[int, ...]) -> Tensor:
+        """As `normal`."""
+        count = math.prod(shape)
+        (numbers,) = self._from_words(_words(seed, purpose, frame, count + count % 2))
+        return numbers[:count].reshape(shape)
+
+
+def _from_words(words: Tensor) -> tuple[Tensor]:
+    words = words.double()
     # Even words give the radius, odd ones the angle.
     radius = torch.sqrt(-2.0 * _log((words[0::2] + 1.0) * 2.0**-53))
     sine, cosine = _sin_cos_turns(words[1::2] * 2.0**-53)
-    pairs = torch.stack([radius * cosine, radius * sine], dim=1).reshape(-1)[:count]
-    return pairs.float().reshape(shape)
+    return (torch.stack([radius * cosine, radius * sine], dim=1).reshape(-1).float(),)
 
 
 def _words(seed: int, purpose: int, frame: int, count: int) -> Tensor:

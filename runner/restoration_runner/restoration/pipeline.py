@@ -34,11 +34,13 @@ from restoration_runner.plan import scene_works, segment_works
 from restoration_runner.restoration.channel import AbandonedError, Channel
 from restoration_runner.restoration.copies import Downloaded, Downloads, pinned
 from restoration_runner.restoration.grid import SegmentWork, padded_frames
+from restoration_runner.restoration.replay import Replayed, has_room
 from restoration_runner.restoration.resize import pad_to_alignment, resize
 from restoration_runner.restoration.stopwatch import HostStopwatch, stopwatch, timed
 from restoration_runner.restoration.transfer import TRANSFERS, blend
 from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.video.colour import to_rgb, to_yuv420p10
+from restoration_runner.video.pixels import PixelLayout
 from restoration_runner.video.read import DecodedFrame, read_frames
 from restoration_runner.video.write import SegmentWriter, WrittenSegment
 
@@ -131,6 +133,13 @@ class SegmentMaker:
         self._on_frame = on_frame
         self._room = room or Room()
         self._downloads = Downloads(restorer.device)
+        self._replayed = partial(
+            Replayed,
+            device=restorer.device,
+            records=has_room(restorer.device, width=plan.width, height=plan.height),
+        )
+        self._scalers: dict[PixelLayout, Replayed] = {}
+        self._finisher = self._replayed(self._colored)
         use = partial(use_device, restorer.device)
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode", initializer=use)
         self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode", initializer=use)
@@ -200,7 +209,8 @@ class SegmentMaker:
         with torch.no_grad():
             given = self._conditions(work, repeat(frame), deque(maxlen=1))
             picture = next(given)
-            self._downloads.start(self._finish(picture, frame)).wait()
+            for _ in range(2):  # the second time it is recorded, see `Replayed`
+                self._downloads.start(self._finish(picture, frame)).wait()
             for _ in self._restorer.rehearse(work, chain([picture], given)):
                 self._downloads.start(()).wait()  # what is queued cannot be taken back: not more than one part
                 if until():
@@ -263,15 +273,29 @@ class SegmentMaker:
 
     def _at_output_size(self, frame: DecodedFrame) -> Tensor:
         """`[3, H, W]` in [0, 1] on the model's device."""
-        rgb = to_rgb(frame.planes, frame.layout, self._plan.video.color, device=self._restorer.device)
-        return resize(rgb, (self._plan.height, self._plan.width))
+        if frame.layout not in self._scalers:
+            self._scalers[frame.layout] = self._replayed(partial(self._scaled, frame.layout))
+        (picture,) = self._scalers[frame.layout](*frame.planes)
+        return picture
+
+    def _scaled(self, layout: PixelLayout, *planes: Tensor) -> tuple[Tensor]:
+        y, u, v = planes
+        rgb = to_rgb((y, u, v), layout, self._plan.video.color, device=self._restorer.device)
+        return (resize(rgb, (self._plan.height, self._plan.width)),)
 
     def _finish(self, restored: Tensor, kept: DecodedFrame | Tensor) -> Planes:
         """Restored `[3, H, W]` in [-1, 1] with padding to 10-bit planes without."""
-        picture = (restored[:, : self._plan.height, : self._plan.width] + 1) / 2
+        picture = restored[:, : self._plan.height, : self._plan.width]
         wish = self._plan.restoration
-        if wish.color_correction is not ColorCorrection.NONE or wish.strength != 1:
-            resized = kept if isinstance(kept, Tensor) else self._at_output_size(kept)
+        if wish.color_correction is ColorCorrection.NONE and wish.strength == 1:
+            y, u, v = self._finisher(picture)
+        else:
+            y, u, v = self._finisher(picture, kept if isinstance(kept, Tensor) else self._at_output_size(kept))
+        return y, u, v
+
+    def _colored(self, restored: Tensor, resized: Tensor | None = None) -> Planes:
+        picture, wish = (restored + 1) / 2, self._plan.restoration
+        if resized is not None:
             picture = blend(TRANSFERS[wish.color_correction](picture, resized), resized, wish.strength)
         return to_yuv420p10(picture, self._plan.color)
 

@@ -39,8 +39,8 @@ def pad_to_alignment(frame: Tensor, alignment: int = ALIGNMENT) -> Tensor:
             break
         frame = F.pad(frame[None], (0, right, 0, bottom), mode="reflect")[0]
     height, width = frame.shape[-2:]
-    # One pixel has nothing to reflect: repeat it.
-    return F.pad(frame[None], (0, -width % alignment, 0, -height % alignment), mode="replicate")[0]
+    # One pixel has nothing to reflect: repeat it; every other side is aligned by now.
+    return frame.expand(-1, height + -height % alignment, width + -width % alignment)
 
 
 def area_size(source: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ product of two [1, 2, 1] / 4, and replicated borders separate as well, so each b
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 RADII = (1, 2, 4, 8, 16)
@@ -28,13 +28,9 @@ def low_pass(x: Tensor, radii: Sequence[int] = RADII) -> Tensor:
 def _blur(x: Tensor, radius: int, *, axis: int) -> Tensor:
     """(x[i - r] + 2 x[i] + x[i + r]) / 4 along one axis, indices clamped to the picture."""
     size = x.shape[axis]
-    sides = (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius)
-    planes = x.reshape(-1, *x.shape[-3:])
-    padded = F.pad(planes, sides, mode="replicate").reshape(*x.shape[:-2], *_padded_size(x, radius, axis))
+    # Not by `F.pad`: where algorithms must be deterministic it looks up every pixel's index.
+    shape = [*x.shape]
+    shape[axis] = radius
+    padded = torch.cat((x.narrow(axis, 0, 1).expand(shape), x, x.narrow(axis, size - 1, 1).expand(shape)), axis)
     outer = padded.narrow(axis, 0, size) + padded.narrow(axis, 2 * radius, size)
     return outer.add_(x, alpha=2).mul_(0.25)
-
-
-def _padded_size(x: Tensor, radius: int, axis: int) -> tuple[int, int]:
-    height, width = x.shape[-2:]
-    return (height, width + 2 * radius) if axis == -1 else (height + 2 * radius, width)

@@ -316,7 +316,7 @@ def decoder_work(load: Load, knobs: Knobs) -> int:
         # A block of the level that doubles time.
         deep.share * deep.channels * (4 * deep_frames + 2),
     ]  # fmt: skip
-    picture = 3 * frames * load.vae.image_channels
+    picture = 3 * some * load.vae.image_channels
     attention = _attention_bytes(load, knobs.vae)
     return max(attention, round(load.element_bytes * load.pixels * (max(peaks) + picture)))
 

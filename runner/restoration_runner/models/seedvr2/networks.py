@@ -4,7 +4,7 @@ The plain modules are what is computed, in words; the fast ones how a GPU comput
 neither: it has four functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -31,13 +31,14 @@ class NetworkPath(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """encode, decode: as the methods of `VideoVae`, with a state of `new_state`. velocity: as a call of `NaDiT`.
+    """encode, decode: as the methods of `VideoVae`, with a state of `new_state`; what is decoded comes as it is made, a
+    few frames at a time. velocity: as a call of `NaDiT`.
 
     latents_at_once, stage_by_stage: as in `Knobs`. settings: what of this decides the bytes, for the fingerprint.
     """
 
     encode: Callable[[Tensor, Any], Tensor]
-    decode: Callable[[Tensor, Any], Tensor]
+    decode: Callable[[Tensor, Any], Iterator[Tensor]]
     velocity: Callable[[Tensor, Tensor, Tensor], Tensor]
     new_state: Callable[[], Any]
     settings: dict[str, str]
@@ -56,9 +57,14 @@ def plain_networks(model: LoadedModel, device: torch.device) -> Networks:
         round_matrices(model.dit)
     if model.dit.patch_in.weight.device.type != device.type:  # it waited on the host
         model.dit.to(device)
+    vae = model.vae
+
+    def decode(latent: Tensor, state: StreamState | None) -> Iterator[Tensor]:
+        yield vae.decode(latent, state)
+
     return Networks(
-        encode=model.vae.encode,
-        decode=model.vae.decode,
+        encode=vae.encode,
+        decode=decode,
         velocity=model.dit,
         new_state=StreamState,
         settings={"path": NetworkPath.PLAIN.value},
@@ -77,7 +83,7 @@ def joined(vae: FastVae, dit: FastDit, knobs: Knobs) -> Networks:
     """Both, made with these knobs."""
     return Networks(
         encode=vae.encode,
-        decode=vae.decode,
+        decode=vae.decoded,
         velocity=dit,
         new_state=vae.new_state,
         settings={"path": NetworkPath.FAST.value, **knobs.settings()},

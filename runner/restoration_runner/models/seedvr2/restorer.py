@@ -33,7 +33,7 @@ from restoration_runner.models.seedvr2.sampling import add_condition_noise, deno
 from restoration_runner.models.seedvr2.vae import posterior
 from restoration_runner.restoration.blend import WindowBlend
 from restoration_runner.restoration.grid import TEMPORAL_STRIDE, SegmentWork, latent_count
-from restoration_runner.restoration.noise import Purpose, normal
+from restoration_runner.restoration.noise import Normals, Purpose
 
 T = TypeVar("T")
 PRECISION_NAMES = {dtype: precision.value for precision, dtype in DTYPES.items()}
@@ -69,6 +69,7 @@ class SeedVr2Restorer:
         if spare_host and device.type == "cpu":
             self.networks = replace(self.networks, stage_by_stage=True)
         self._non_finite = torch.zeros((), dtype=torch.int64, device=device)
+        self._normals = Normals(device)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -145,8 +146,8 @@ class SeedVr2Restorer:
             yield
             state = self._state(work)
             for some in self._together(iter(latents)):
-                next(self._decode_latents(some, state))
-                yield
+                for _ in self._decode_latents(some, state):
+                    yield
                 for _ in encoded:
                     yield
 
@@ -237,11 +238,11 @@ class SeedVr2Restorer:
     def _decode_latents(self, latents: list[Tensor], state: object) -> Iterator[Tensor]:
         """Frames `[3, H, W]` fp32: one for the first latent of a stream, four for each later one."""
         z = (torch.stack(latents) / self._description.vae.scaling).permute(3, 0, 1, 2)[None].to(self._dtype)
-        video = self.networks.decode(z.contiguous(memory_format=self.networks.memory_format), state)
-        yield from video[0].transpose(0, 1).float().contiguous().unbind(0)
+        for video in self.networks.decode(z.contiguous(memory_format=self.networks.memory_format), state):
+            yield from video[0].transpose(0, 1).float().contiguous().unbind(0)
 
     def _normal(self, seed: int, purpose: Purpose, frame: int, shape: torch.Size) -> Tensor:
-        return normal(seed, purpose, frame, tuple(shape), self._device)
+        return self._normals.draw(seed, purpose, frame, tuple(shape))
 
 
 def _padded(work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[Tensor]:

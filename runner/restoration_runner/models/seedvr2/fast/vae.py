@@ -4,6 +4,8 @@ Frames travel as `[T, H, W, C]`, convolutions run in cuDNN without copies around
 one or two fused kernels, upsampling is one merged convolution, and full-resolution stages may go frame by frame.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,14 @@ class FastVae:
     @torch.no_grad()
     def decode(self, latent: Tensor, state: FastState | None = None) -> Tensor:
         """Unscaled latents `[1, 16, t, h, w]` to `[1, 3, T, H, W]`, not clamped. Raises ValueError as `encode`."""
-        return _from_frames(self._decoder(self._to_frames(latent), state))
+        return torch.cat(list(self.decoded(latent, state)), dim=2)
+
+    @torch.no_grad()
+    def decoded(self, latent: Tensor, state: FastState | None = None) -> Iterator[Tensor]:
+        """What `decode` returns, a few frames at a time, made when they are asked for; all must be, before the next
+        call with this state."""
+        for frames in self._decoder(self._to_frames(latent), state):
+            yield _from_frames(frames)
 
     def _to_frames(self, x: Tensor) -> Tensor:
         if x.shape[0] != 1:

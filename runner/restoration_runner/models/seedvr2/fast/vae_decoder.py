@@ -82,17 +82,17 @@ class Decoder:
         self.norm_out = Norm(decoder.norm_out)
         self.conv_out = LastConv(decoder.conv_out)
 
-    def __call__(self, z: Tensor, state: FastState | None) -> Tensor:
+    def __call__(self, z: Tensor, state: FastState | None) -> Iterator[Tensor]:
+        """A few frames at a time, as they are made; whoever takes the next ones lets them be computed."""
         if self.frames_at_once is None or (state is None and z.shape[0] == 1):
-            return self._frames(through(self.levels, self._middle(z, state), state), state)
+            yield self._frames(through(self.levels, self._middle(z, state), state), state)
+            return
         levels = self.levels[self.whole_rate :]
         state = state or FastState()  # steps of one clip follow each other like chunks of a stream
-        made = []
         for step in self._steps(z, state):
             held = [step]
             del step  # so that its memory is free as soon as the first block has read it
-            made.append(self._frames(through(levels, held.pop(), state), state))
-        return torch.cat(made)
+            yield self._frames(through(levels, held.pop(), state), state)
 
     def _middle(self, z: Tensor, state: FastState | None) -> Activation:
         room = self.conv_in.room(z, state)
