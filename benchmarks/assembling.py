@@ -47,7 +47,6 @@ class Joined:
     path: Path
     expected: verify.Expected
     segments: list[Run]
-    keyframes: list[int]
 
     @property
     def frames(self) -> int:
@@ -95,10 +94,8 @@ def joined(segment: Path, written: write.WrittenSegment, color: ColorFacts, *, c
         source=segment,
         kept=(),
     )
-    with open_media(path) as container:
-        keys = [frame for frame, is_keyframe in enumerate(recheck.keyframes(container)) if is_keyframe]
     runs = [Run(first, first + written.frames) for first in range(0, total, written.frames)]
-    return Joined("one segment" if copies == 1 else f"{copies} segments", path, expected, runs, keys)
+    return Joined("one segment" if copies == 1 else f"{copies} segments", path, expected, runs)
 
 
 def one_pass(file: Joined, *, hashing: bool) -> None:
@@ -115,9 +112,7 @@ def one_pass(file: Joined, *, hashing: bool) -> None:
 
 
 def many_decoders(file: Joined, share: Share) -> None:
-    found = recheck.decode_segments(
-        file.path, file.segments, keyframes=file.keyframes, share=share, check=lambda frame, rank: None
-    )
+    found = recheck.decode_segments(file.path, file.segments, share=share, check=lambda frame, rank: None)
     assert [segment.sha256 for segment in found] == [sha256 for _, sha256 in file.expected.segments]
 
 
@@ -125,17 +120,16 @@ def ways(file: Joined, decoders: list[int]) -> Iterator[tuple[str, Callable[[], 
     cores, many = len(os.sched_getaffinity(0)), len(file.segments)
     yield "one decoder, no hash", lambda: one_pass(file, hashing=False)
     yield "one decoder", lambda: one_pass(file, hashing=True)
-    for count in decoders:
-        at_once = min(count, many)
-        share = Share(segments=at_once, ahead=count // at_once, threads=max(1, cores // count))
+    for count in (count for count in decoders if count <= many):
+        share = Share(decoders=count, threads=max(1, cores // count))
         yield told(share), lambda share=share: many_decoders(file, share)  # type: ignore[misc]
     size = file.expected.width * file.expected.height * 3
-    share = recheck.share(file.segments, file.keyframes, frame_bytes=size)
+    share = recheck.share(many, frame_bytes=size)
     yield f"chosen: {told(share)}, whole verification", lambda: verify.verify(file.path, file.expected)
 
 
 def told(share: Share) -> str:
-    return f"{share.segments} segments x {share.ahead} ahead x {share.threads} threads"
+    return f"{share.decoders} decoders x {share.threads} threads"
 
 
 def hashing_speed() -> float:

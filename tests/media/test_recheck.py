@@ -20,7 +20,7 @@ from restoration_runner.video.source import open_media
 
 SEGMENTS, SEGMENT_FRAMES, GROUP_FRAMES = 3, 8, 4
 HD_BYTES = 1280 * 720 * 3
-DECODERS = {"one decoder": 1, "segments side by side": 3, "ahead in each segment as well": 16}
+DECODERS = {"one decoder": 1, "all segments side by side": 3, "with several threads each": 16}
 
 
 @pytest.fixture(scope="module")
@@ -125,18 +125,12 @@ def test_frames_that_only_playing_across_a_border_loses_are_missed(
 
 def test_both_sides_of_a_border_must_decode_to_the_same_picture(passed: Passed, decoders: str) -> None:
     segments = [Run(first, first + SEGMENT_FRAMES) for first in range(0, SEGMENTS * SEGMENT_FRAMES, SEGMENT_FRAMES)]
-    keys = list(range(0, SEGMENTS * SEGMENT_FRAMES, GROUP_FRAMES))
-    chosen = recheck.share(segments, keys, frame_bytes=64 * 48 * 3)
-    found = list(
-        recheck.decode_segments(passed.out, segments, keyframes=keys, share=chosen, check=lambda frame, rank: None)
-    )
-    runs = [run for segment in found for run in segment.runs]
-    assert len(runs) == (2 * SEGMENTS if chosen.ahead > 1 else SEGMENTS)
-    assert [before.after_sha256 for before in runs[:-1]] == [run.first_sha256 for run in runs[1:]]
-    assert runs[-1].after_sha256 is None
+    chosen = recheck.share(SEGMENTS, frame_bytes=64 * 48 * 3)
+    found = list(recheck.decode_segments(passed.out, segments, share=chosen, check=lambda frame, rank: None))
+    assert [before.after_sha256 for before in found[:-1]] == [after.first_sha256 for after in found[1:]]
+    assert found[-1].after_sha256 is None
     assert [segment.sha256 for segment in found] == [written.frames_sha256 for written in passed.written]
-    other = dataclasses.replace(found[1].runs[0], first_sha256="0")
-    found[1] = dataclasses.replace(found[1], runs=(other, *found[1].runs[1:]))
+    found[1] = dataclasses.replace(found[1], first_sha256="0")
     with pytest.raises(RestorationError, match="frame 8, decoded after the one before it"):
         verify._check_segments(found, passed.expected)
 
@@ -144,28 +138,23 @@ def test_both_sides_of_a_border_must_decode_to_the_same_picture(passed: Passed, 
 @pytest.mark.parametrize(
     ("cores", "segments", "frame_bytes", "wanted"),
     [
-        (1, 5, HD_BYTES, Share(segments=1, ahead=1, threads=1)),
-        (2, 1, HD_BYTES, Share(segments=1, ahead=1, threads=2)),
-        (2, 5, HD_BYTES, Share(segments=2, ahead=1, threads=1)),
-        (16, 1, HD_BYTES, Share(segments=1, ahead=4, threads=4)),
-        (16, 2, HD_BYTES, Share(segments=2, ahead=1, threads=8)),
-        (16, 360, HD_BYTES, Share(segments=16, ahead=1, threads=1)),
-        (16, 1, 64 * 48 * 3, Share(segments=1, ahead=8, threads=2)),
-        (16, 360, 9 * HD_BYTES, Share(segments=4, ahead=1, threads=4)),
-        (16, 1, 9 * HD_BYTES, Share(segments=1, ahead=1, threads=16)),
-        (16, 360, 200 * HD_BYTES, Share(segments=1, ahead=1, threads=16)),
+        (1, 5, HD_BYTES, Share(decoders=1, threads=1)),
+        (2, 1, HD_BYTES, Share(decoders=1, threads=2)),
+        (2, 5, HD_BYTES, Share(decoders=2, threads=1)),
+        (16, 1, HD_BYTES, Share(decoders=1, threads=16)),
+        (16, 3, HD_BYTES, Share(decoders=3, threads=5)),
+        (16, 360, HD_BYTES, Share(decoders=16, threads=1)),
+        (16, 360, 9 * HD_BYTES, Share(decoders=4, threads=4)),
+        (16, 360, 200 * HD_BYTES, Share(decoders=1, threads=16)),
     ],
 )
 def test_cores_are_shared_within_the_memory(
     monkeypatch: pytest.MonkeyPatch, cores: int, segments: int, frame_bytes: int, wanted: Share
 ) -> None:
-    """Segments of ten groups of 48 frames."""
     monkeypatch.setattr(threads, "_cores", lambda: cores)
-    runs = [Run(480 * index, 480 * (index + 1)) for index in range(segments)]
-    keys = range(0, 480 * segments, 48)
-    assert recheck.share(runs, keys, frame_bytes=frame_bytes) == wanted
+    assert recheck.share(segments, frame_bytes=frame_bytes) == wanted
     with threads.sparing(True):
-        assert recheck.share(runs, keys, frame_bytes=frame_bytes) == Share(segments=1, ahead=1, threads=1)
+        assert recheck.share(segments, frame_bytes=frame_bytes) == Share(decoders=1, threads=1)
 
 
 def test_the_first_difference_is_told_whichever_decoder_is_first(passed: Passed, tmp_path: Path, decoders: str) -> None:

@@ -118,11 +118,9 @@ def _check_frames(path: Path, expected: Expected) -> int:
     _require("a number of frames of", len(may_begin), total)
     for index, segment in enumerate(segments):
         _require(f"at the start of segment {index} a keyframe:", may_begin[segment.first], True)
-    keyframes = [frame for frame, is_keyframe in enumerate(may_begin) if is_keyframe]
-    share = recheck.share(segments, keyframes, frame_bytes=expected.width * expected.height * 3)
+    share = recheck.share(len(segments), frame_bytes=expected.width * expected.height * 3)
     check = partial(_check_frame, expected=expected)
-    decoding = recheck.decode_segments(path, segments, keyframes=keyframes, share=share, check=check)
-    with closing(decoding) as decoded:
+    with closing(recheck.decode_segments(path, segments, share=share, check=check)) as decoded:
         return _check_segments(decoded, expected)
 
 
@@ -134,17 +132,16 @@ def _segments(segments: tuple[tuple[int, str], ...]) -> list[Run]:
 def _check_segments(decoded: Iterable[DecodedSegment], expected: Expected) -> int:
     """Nothing too few or too many, each segment with its hash, and each border the same from both sides."""
     total, count, after = len(expected.timeline.ticks), 0, None
-    for index, (segment, (_, sha256)) in enumerate(zip(decoded, expected.segments, strict=True)):
-        for found in segment.runs:
-            run = found.run
-            goes_on = run.end < total
-            last = run.end - 1 + goes_on
-            _require(f"from frame {run.first} to {last} a number of frames of", found.frames, last + 1 - run.first)
-            if after is not None:
-                _require(f"frame {run.first}, decoded after the one before it, with hash", after, found.first_sha256)
-            after = found.after_sha256
-            count += found.frames - goes_on
-        _require(f"in segment {index} frames with hash", segment.sha256, sha256)
+    for index, (found, (_, sha256)) in enumerate(zip(decoded, expected.segments, strict=True)):
+        run = found.run
+        goes_on = run.end < total
+        last = run.end - 1 + goes_on
+        _require(f"from frame {run.first} to {last} a number of frames of", found.frames, last + 1 - run.first)
+        if after is not None:
+            _require(f"frame {run.first}, decoded after the one before it, with hash", after, found.first_sha256)
+        after = found.after_sha256
+        count += found.frames - goes_on
+        _require(f"in segment {index} frames with hash", found.sha256, sha256)
     return count
 
 
