@@ -79,6 +79,7 @@ def test_an_error_of_the_work_itself_is_seen(log: list[str]) -> None:
         (80, 1280, 720, True),
         (80, 1920, 1088, True),
         (80, 3840, 2160, False),
+        (44.9, 1920, 1080, True),
         (24, 1280, 720, True),
         (24, 1920, 1088, False),
         (11.2, 1280, 720, False),

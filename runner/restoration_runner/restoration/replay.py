@@ -16,7 +16,7 @@ from restoration_runner.restoration.copies import is_gpu, pinned, upload
 Tensors = tuple[Tensor, ...]
 Key = tuple[tuple[torch.Size, torch.dtype], ...]
 
-PICTURES: Final = 2000
+PICTURES: Final = 1900
 """A GPU that holds so many fp32 pictures spares what recordings of a picture's work keep, about twenty: 1080p from
 48 GB on, 720p from 24. Where pictures are larger the kernels are, too, and the host keeps up."""
 

@@ -28,9 +28,18 @@ def low_pass(x: Tensor, radii: Sequence[int] = RADII) -> Tensor:
 def _blur(x: Tensor, radius: int, *, axis: int) -> Tensor:
     """(x[i - r] + 2 x[i] + x[i + r]) / 4 along one axis, indices clamped to the picture."""
     size = x.shape[axis]
-    # Not by `F.pad`: where algorithms must be deterministic it looks up every pixel's index.
-    shape = [*x.shape]
-    shape[axis] = radius
-    padded = torch.cat((x.narrow(axis, 0, 1).expand(shape), x, x.narrow(axis, size - 1, 1).expand(shape)), axis)
+    padded = repeat_border(x, radius, axis=axis)
     outer = padded.narrow(axis, 0, size) + padded.narrow(axis, 2 * radius, size)
     return outer.add_(x, alpha=2).mul_(0.25)
+
+
+def repeat_border(x: Tensor, times: int, *, axis: int) -> Tensor:
+    """`x` with its first and last row along one axis so many times more.
+
+    Not by `F.pad`: where algorithms must be deterministic it looks up every pixel's index on a GPU, and imports the
+    compiler for that.
+    """
+    shape = [*x.shape]
+    shape[axis] = times
+    first, last = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+    return torch.cat((first.expand(shape), x, last.expand(shape)), axis)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from restoration_runner.models.seedvr2.description import InputBandRule
 from restoration_runner.restoration.grid import SegmentWork
-from restoration_runner.restoration.wavelet import low_pass
+from restoration_runner.restoration.wavelet import low_pass, repeat_border
 
 SMALLEST_WAVES = 2
 """In the box around a pixel whose mean is its energy: enough to tell noise from a ghost, few enough to tell where."""
@@ -92,9 +92,8 @@ def _energy(x: Tensor, radius: int) -> Tensor:
     planes = _luma(x).square().reshape(-1, 1, *x.shape[-2:])
     planes = F.avg_pool2d(planes, CELL, ceil_mode=True, count_include_pad=False)
     cells = max(1, radius // CELL)
-    for rows, columns in ((0, cells), (cells, 0)):
-        padded = F.pad(planes, (columns, columns, rows, rows), mode="replicate")
-        planes = F.avg_pool2d(padded, (2 * rows + 1, 2 * columns + 1), stride=1)
+    for axis, window in ((-1, (1, 2 * cells + 1)), (-2, (2 * cells + 1, 1))):
+        planes = F.avg_pool2d(repeat_border(planes, cells, axis=axis), window, stride=1)
     return planes.reshape(*x.shape[:-3], 1, *planes.shape[-2:])
 
 
