@@ -59,7 +59,10 @@ class UnsettledError(Exception):
 class Certain:
     """What was read from the API server during this reconciliation."""
 
-    confirmed: bool = False
+    listed_for: str | None = None
+    """Version of the restoration that was known when its Jobs and pods were listed, or what this reconciliation has
+    made of that version. Of a Job that somebody else's version names the listing says nothing: another replica may have
+    created it since."""
     nodes_ready: dict[str, bool] = field(default_factory=dict)
 
 
@@ -116,7 +119,7 @@ class Reconciler:
             memory.place_told_at = memory.place_told_at or self._clock()
             seen = self._store.observe(
                 known,
-                confirmed=certain.confirmed,
+                confirmed=certain.listed_for == known.metadata.resource_version,
                 nodes_ready=certain.nodes_ready,
                 lost_node_seconds=self._lost_node_seconds,
                 stale_progress=self._stale_progress,
@@ -129,7 +132,7 @@ class Reconciler:
                 for look in decision.looks:
                     await self._look(known, look, certain)
             elif decision.status != known.status and (document := decision.status.to_json()) != known.status.to_json():
-                await self._record(known, decision.status, document)
+                await self._record(known, decision.status, document, certain)
             elif not await self._act(known, decision.actions):
                 return decision.wake_at
         raise UnsettledError(f"restoration {uid} does not come to rest")
@@ -142,7 +145,7 @@ class Reconciler:
                 jobs, pods = await self._cluster.children(namespace, meta.uid)
                 self._store.replace_children(meta.uid, jobs=jobs, pods=pods)
                 await self._look_by_name(restoration)
-                certain.confirmed = True
+                certain.listed_for = meta.resource_version
             case LookAtSnapshot(name):
                 content = _snapshot(await self._cluster.config_map(namespace, name))
                 memory.snapshot = StoredSnapshot(name=name, content=content)
@@ -168,7 +171,11 @@ class Reconciler:
             self._store.put_job(body)
 
     async def _record(
-        self, restoration: VideoRestoration, status: VideoRestorationStatus, document: dict[str, Any]
+        self,
+        restoration: VideoRestoration,
+        status: VideoRestorationStatus,
+        document: dict[str, Any],
+        certain: Certain,
     ) -> None:
         """Store a status; `document` is the same as JSON."""
         meta = restoration.metadata
@@ -185,6 +192,8 @@ class Reconciler:
             return
         if stored["metadata"]["uid"] != meta.uid:
             raise AssertionError("the resourceVersion precondition let a namesake through")
+        if certain.listed_for == meta.resource_version:
+            certain.listed_for = stored["metadata"]["resourceVersion"]
         job = next((job for job in self._store.jobs(meta.uid) if job.name == status.job_name), None)
         self._store.memory(meta.uid).place_told_at = self._clock()
         self._remember_wait(restoration, status)

@@ -105,7 +105,7 @@ def not_sticky(patch: pytest.MonkeyPatch) -> None:
 
 
 def act_then_record(patch: pytest.MonkeyPatch) -> None:
-    async def keep_to_oneself(self: Reconciler, restoration: Any, status: Any, document: Any) -> None:
+    async def keep_to_oneself(self: Reconciler, restoration: Any, status: Any, *rest: Any) -> None:
         self._store.put_restoration(restoration.model_copy(update={"status": status}).model_dump(by_alias=True))
 
     patch.setattr(Reconciler, "_record", keep_to_oneself)
