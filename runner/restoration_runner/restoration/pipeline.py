@@ -40,7 +40,7 @@ from restoration_runner.restoration.stopwatch import HostStopwatch, stopwatch, t
 from restoration_runner.restoration.transfer import TRANSFERS, blend
 from restoration_runner.stopping import InterruptedByRequestError, StopSignal
 from restoration_runner.video.colour import to_rgb, to_yuv420p10
-from restoration_runner.video.pixels import PixelLayout
+from restoration_runner.video.pixels import LAYOUTS
 from restoration_runner.video.read import DecodedFrame, read_frames
 from restoration_runner.video.write import SegmentWriter, WrittenSegment
 
@@ -133,13 +133,9 @@ class SegmentMaker:
         self._on_frame = on_frame
         self._room = room or Room()
         self._downloads = Downloads(restorer.device)
-        self._replayed = partial(
-            Replayed,
-            device=restorer.device,
-            records=has_room(restorer.device, width=plan.width, height=plan.height),
-        )
-        self._scalers: dict[PixelLayout, Replayed] = {}
-        self._finisher = self._replayed(self._colored)
+        records = has_room(restorer.device, width=plan.width, height=plan.height)
+        self._scaler = Replayed(self._scaled, restorer.device, records=records)
+        self._finisher = Replayed(self._colored, restorer.device, records=records)
         use = partial(use_device, restorer.device)
         self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode", initializer=use)
         self._encoders = ThreadPoolExecutor(1, thread_name_prefix="encode", initializer=use)
@@ -273,14 +269,12 @@ class SegmentMaker:
 
     def _at_output_size(self, frame: DecodedFrame) -> Tensor:
         """`[3, H, W]` in [0, 1] on the model's device."""
-        if frame.layout not in self._scalers:
-            self._scalers[frame.layout] = self._replayed(partial(self._scaled, frame.layout))
-        (picture,) = self._scalers[frame.layout](*frame.planes)
+        (picture,) = self._scaler(*frame.planes)
         return picture
 
-    def _scaled(self, layout: PixelLayout, *planes: Tensor) -> tuple[Tensor]:
-        y, u, v = planes
-        rgb = to_rgb((y, u, v), layout, self._plan.video.color, device=self._restorer.device)
+    def _scaled(self, y: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor]:
+        video = self._plan.video
+        rgb = to_rgb((y, u, v), LAYOUTS[video.pixel_format], video.color, device=self._restorer.device)
         return (resize(rgb, (self._plan.height, self._plan.width)),)
 
     def _finish(self, restored: Tensor, kept: DecodedFrame | Tensor) -> Planes:
