@@ -1,5 +1,7 @@
 """What is in the images, and what is not: asked inside the pods that run them."""
 
+import re
+
 import pytest
 from hack.demo.install import OPERATOR_NAMESPACE
 from hack.demo.kubectl import Kubectl
@@ -9,6 +11,13 @@ from tests.e2e.lab import Lab
 
 PYTHON = "/opt/venv/bin/python"
 IMPORT_TORCH = f"{PYTHON} -c 'import torch'"
+# The fifth byte says whether the source's date follows or its hash (PEP 552). A date is another one in each build.
+DATED_BYTECODE = """
+from pathlib import Path
+found = [file for folder in ("/opt/venv", "/app") for file in Path(folder).rglob("*.pyc")]
+dated = [str(file) for file in found if not file.open("rb").read(5)[4]]
+print(len(found), "bytecode files, dated:", dated)
+"""
 
 
 def inside_operator(kubectl: Kubectl, command: str) -> tuple[int, str]:
@@ -47,7 +56,10 @@ def test_operator_answers_to_its_name(operator: Kubectl) -> None:
 @pytest.mark.timeout(420)
 def test_runner_image_has_the_model_and_the_command(lab: Lab, installation: Installation) -> None:
     """A Job of its own, with the guards that the operator gives a runner; the namespace enforces `restricted`."""
-    script = "id -u; ls /models/seedvr2-nano; video-restoration --help; ffprobe -version | head -n 1; touch /app/x"
+    script = (
+        "id -u; ls /models/seedvr2-nano; video-restoration --help; ffprobe -version | head -n 1; "
+        f"{PYTHON} -c '{DATED_BYTECODE}'; touch /app/x"
+    )
     pod = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -75,4 +87,5 @@ def test_runner_image_has_the_model_and_the_command(lab: Lab, installation: Inst
     assert said.startswith("65532\n")
     for expected in ("dit.safetensors", "vae.safetensors", "model.json", "Restore a local file", "ffprobe version"):
         assert expected in said
+    assert re.search(r"^\d{4,} bytecode files, dated: \[\]$", said, re.MULTILINE)
     assert "Read-only file system" in said

@@ -1,7 +1,7 @@
 """The operator's image, built anew from another checkout: the same bytes.
 
 The runner's is made by the same rules, but its 5 GB take minutes to install: `python -m hack.images --fresh runner`
-prints what names it, to be compared with the name of the first.
+prints its layers, to be compared with those of the first. `test_images` looks at its bytecode, where dates hide.
 """
 
 from __future__ import annotations
