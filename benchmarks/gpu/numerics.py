@@ -23,8 +23,10 @@ from benchmarks.gpu.stages import Row as Case
 from benchmarks.gpu.stages import moving_picture
 from restoration_api.request import Precision
 from restoration_runner.models.device import prepare_device
+from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.folder import LoadedModel, read_folder
 from restoration_runner.models.seedvr2.half import parameter_dtype
+from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.networks import NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
 from restoration_runner.restoration.grid import scene_segments
@@ -39,7 +41,7 @@ WINDOW_LATENTS = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One run beside that of the plain path in FP32."""
+    """One run beside that of the plain path in FP32. path: also in which form, see `LOWER`."""
 
     model: str
     path: str
@@ -81,16 +83,22 @@ def rows_of(exact: LoadedModel, frames: list[Tensor], seeds: int, device: torch.
     restorer = SeedVr2Restorer(exact, device=device, dtype=torch.float32, path=NetworkPath.PLAIN)
     expected = [restored(restorer, frames, seed) for seed in range(seeds)]
     low = in_bf16(exact)
-    for path, precision in LOWER:
+    for form, (path, precision, knobs) in LOWER.items():
         model = replace(low, dit=copy.deepcopy(low.dit), fp8_weights=precision is Precision.FP8)
-        restorer = SeedVr2Restorer(model, device=device, dtype=torch.bfloat16, path=path)
+        restorer = SeedVr2Restorer(model, device=device, dtype=torch.bfloat16, path=path, knobs=knobs)
         for seed, wanted in enumerate(expected):
             found, again = (restored(restorer, frames, seed) for _ in range(2))
             same_bytes = torch.equal(found, again)
-            yield Row(name, path.value, precision.value, seed, below_range_db(found, wanted), same_bytes)
+            yield Row(name, form, precision.value, seed, below_range_db(found, wanted), same_bytes)
 
 
-LOWER = ((NetworkPath.PLAIN, Precision.BF16), (NetworkPath.FAST, Precision.BF16), (NetworkPath.FAST, Precision.FP8))
+WINOGRAD = Knobs(latents_at_once=2, vae=VaeKnobs(frames_at_once=4, winograd=True))
+LOWER = {
+    "plain": (NetworkPath.PLAIN, Precision.BF16, None),
+    "fast, rings": (NetworkPath.FAST, Precision.BF16, Knobs()),
+    "fast, Winograd": (NetworkPath.FAST, Precision.BF16, WINOGRAD),
+    "fast, Winograd, FP8": (NetworkPath.FAST, Precision.FP8, WINOGRAD),
+}
 
 
 def in_bf16(model: LoadedModel) -> LoadedModel:
@@ -135,7 +143,7 @@ def main(chosen: argparse.Namespace) -> None:
     device = prepare_device(chosen.device)
     machine = this_machine(device, tiny=chosen.tiny)
     print(describe(machine), flush=True)
-    print(f"{'model':20}{'path':7}{'precision':11}{'seed':>4}{'dB':>8}  twice")
+    print(f"{'model':20}{'path':21}{'precision':11}{'seed':>4}{'dB':>8}  twice")
     rows = []
     for name in chosen.models:
         if name == "seedvr2-nano":
@@ -145,7 +153,7 @@ def main(chosen: argparse.Namespace) -> None:
         for row in rows_of(model, scene(name, chosen, device), chosen.seeds, device):
             rows.append(row)
             same = "the same bytes" if row.same_bytes else "OTHER BYTES"
-            print(f"{row.model:20}{row.path:7}{row.precision:11}{row.seed:4}{row.db:8.1f}  {same}", flush=True)
+            print(f"{row.model:20}{row.path:21}{row.precision:11}{row.seed:4}{row.db:8.1f}  {same}", flush=True)
         del model
         gc.collect()
         if device.type == "cuda":

@@ -36,6 +36,8 @@ from restoration_runner.restoration.stopwatch import stopwatch, timed
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 TINY = {"480p": (48, 32), "720p": (64, 48), "1080p": (96, 64), "2160p": (128, 96)}
 STAGES = ("encode", "transformer", "decode")
+COLD_FRAMES = 13
+"""Of the first run, which compiles: enough that each kernel meets one group of frames and several."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def measure(restorer: SeedVr2Restorer, case: Row, work: dict[str, Work], machine
     device = restorer.device
     is_gpu = device.type == "cuda"
     try:
-        cold = seconds(lambda: run(restorer, case, frames=min(5, case.frames)), device)
+        cold = seconds(lambda: run(restorer, case, frames=min(COLD_FRAMES, case.frames)), device)
         warm_up(restorer, case)
         if is_gpu:
             torch.cuda.empty_cache()
@@ -254,7 +256,7 @@ def parse_knobs(text: str) -> Knobs:
 
 
 KINDS = ("vae", "dit")
-SWITCHES = ("streamed_weights", "encoder_strips", "past_on_host", "second_level")
+SWITCHES = ("streamed_weights", "encoder_strips", "past_on_host", "second_level", "winograd")
 PATHS = tuple(NetworkPath)
 
 

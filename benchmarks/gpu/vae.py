@@ -31,6 +31,7 @@ SETTINGS: dict[str, VaeKnobs | None] = {
     "whole": VaeKnobs(frames_at_once=None),
     "4 frames": VaeKnobs(frames_at_once=4),
     "1 frame": VaeKnobs(frames_at_once=1),
+    "Winograd": VaeKnobs(frames_at_once=4, winograd=True),
     "8 strips": VaeKnobs(frames_at_once=1, strip_rows=1),  # rows: an eighth of the picture
     "8 strips, past on host": VaeKnobs(frames_at_once=1, strip_rows=1, past_on_host=True),
     "8 strips, second level": VaeKnobs(frames_at_once=1, strip_rows=1, past_on_host=True, second_level=True),

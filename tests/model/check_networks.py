@@ -172,6 +172,7 @@ def streamed(model: AnyVae, x: Tensor, chunk: int, *, encode: bool) -> Tensor:
 
 FAST_KNOBS = {
     "": VaeKnobs(frames_at_once=None),
+    ", four frames by Winograd": VaeKnobs(frames_at_once=4, winograd=True),
     ", frame by frame in strips": VaeKnobs(frames_at_once=1, strip_rows=24),
 }
 

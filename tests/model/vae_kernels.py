@@ -17,11 +17,12 @@ from restoration_runner.models.kernels import (
     softmax_rows,
     sum_taps,
     unfold_taps,
+    winograd,
 )
 from restoration_runner.models.kernels.group_sums import GroupNormWeights, scale_and_shift
 from tests.model.kernel_cases import Draw, Run, print_errors
 
-MODULES = (group_sums, normalise, pixel_shuffle, residual, softmax_rows, sum_taps, unfold_taps)
+MODULES = (group_sums, normalise, pixel_shuffle, residual, softmax_rows, sum_taps, unfold_taps, winograd)
 FP32, BF16 = torch.float32, torch.bfloat16
 EPS = 1e-6
 
@@ -91,6 +92,34 @@ def softmax(draw: Draw, rows: int, width: int) -> list[Tensor]:
     return [softmax_rows.softmax_rows(draw.vectors(rows, width) * 100, 0.1, draw.dtype)]
 
 
+def mapped(draw: Draw, fours: int, size: tuple[int, int], channels: int, *, at_start: bool = False) -> list[Tensor]:
+    H, W = size
+
+    def raw(frames: int) -> winograd.Raw:
+        x = draw.rows(frames, H + 2, W, channels)[:, 1:-1]
+        return winograd.Raw(x, draw.vectors(frames, channels), draw.vectors(frames, channels))
+
+    past = raw(1).twice() if at_start else raw(2)
+    return [winograd.to_maps(past, raw(4 * fours))]
+
+
+def framed(draw: Draw, fours: int, size: tuple[int, int], channels: int, groups: int, *, onto: bool) -> list[Tensor]:
+    H, W = size
+    maps, bias = draw.rows(6, fours, H, W, channels), draw.vectors(channels)
+    y, x = draw.rows(4 * fours, H, W, channels), draw.rows(4 * fours, H, W, channels) if onto else None
+    sums = winograd.to_frames(maps, bias, y, residual=x, groups=groups)
+    assert sums is not None
+    return [y, *normed(sums, bias * (not onto), draw, groups)]
+
+
+def framed_into(draw: Draw, fours: int, size: tuple[int, int], channels: int) -> list[Tensor]:
+    """Into frames that have a row and a column more."""
+    H, W = size
+    maps, buffer = draw.rows(6, fours, H, W, channels), draw.rows(4 * fours + 1, H + 1, W + 1, channels)
+    winograd.to_frames(maps, draw.vectors(channels), buffer[1:], residual=draw.rows(4 * fours, H, W, channels))
+    return [buffer]
+
+
 Case = tuple[str, torch.dtype, Run]
 
 
@@ -119,6 +148,14 @@ def cases() -> Iterator[Case]:
     yield "sum of taps at a start", FP32, lambda d: summed(d, 4, (9, 31), 3, has_past=False)
     yield "sum of taps", BF16, lambda d: summed(d, 3, (5, 7), 3, has_past=True)
     yield "sum of taps of one frame", FP32, lambda d: summed(d, 1, (5, 7), 2, has_past=True)
+    yield "maps of four frames", FP32, lambda d: mapped(d, 1, (5, 7), 8)
+    yield "maps at a start", FP32, lambda d: mapped(d, 2, (9, 5), 4, at_start=True)
+    yield "maps in bf16", BF16, lambda d: mapped(d, 2, (7, 6), 32)
+    yield "frames of maps", FP32, lambda d: framed(d, 1, (5, 7), 8, 4, onto=False)
+    yield "frames of maps, several programs", FP32, lambda d: framed(d, 2, (40, 33), 8, 2, onto=False)
+    yield "frames of maps onto others", FP32, lambda d: framed(d, 2, (9, 7), 16, 4, onto=True)
+    yield "frames of maps in bf16", BF16, lambda d: framed(d, 1, (5, 7), 64, 32, onto=True)
+    yield "frames of maps into a room", BF16, lambda d: framed_into(d, 2, (5, 7), 8)
     yield "softmax", FP32, lambda d: softmax(d, 3, 5000)
     yield "softmax in bf16", BF16, lambda d: softmax(d, 4, 35)
 

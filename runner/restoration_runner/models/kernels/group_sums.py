@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -47,9 +48,12 @@ class GroupNormWeights:
 
 
 @triton.jit
-def store_sums(s, q, pivot_values, parts, pivot, t, part, number_of_parts, C: tl.constexpr, G: tl.constexpr):
-    """Reduce sums per channel `[rows, C]` to groups and store them as one part; part 0 stores the pivot too."""
-    GROUP: tl.constexpr = C // G
+def store_sums(
+    s, q, pivot_values, parts, pivot, t, part, number_of_parts, C: tl.constexpr, G: tl.constexpr, EACH: tl.constexpr = 1
+):  # fmt: skip
+    """Reduce sums per channel, or per EACH channels of a group, `[rows, C / EACH]`, to groups and store them as one
+    part; part 0 stores the pivot too."""
+    GROUP: tl.constexpr = C // G // EACH
     g = tl.arange(0, G)
     group_s = tl.sum(tl.reshape(tl.sum(s, axis=0), (G, GROUP)), axis=1)
     group_q = tl.sum(tl.reshape(tl.sum(q, axis=0), (G, GROUP)), axis=1)
@@ -136,9 +140,10 @@ def _group_sums_fallback(x: Tensor, bias: Tensor, groups: int) -> GroupSums:
 
 
 def join_sums(pieces: Sequence[GroupSums]) -> GroupSums:
-    """Of consecutive frames."""
-    parts, pivot = torch.cat([p.parts for p in pieces]), torch.cat([p.pivot for p in pieces])
-    return GroupSums(parts, pivot, pieces[0].count)
+    """Of consecutive frames; where they have different numbers of parts, the missing ones are zeros."""
+    most = max(p.parts.shape[3] for p in pieces)
+    parts = torch.cat([F.pad(p.parts, (0, most - p.parts.shape[3])) for p in pieces])
+    return GroupSums(parts, torch.cat([p.pivot for p in pieces]), pieces[0].count)
 
 
 def scale_and_shift(sums: GroupSums, bias: Tensor, norm: GroupNormWeights) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,11 @@ the knobs. Measured against real peaks by `python -m benchmarks.gpu memory`.
 from dataclasses import dataclass, replace
 from functools import cache
 
+from restoration_runner.models.kernels import winograd
 from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
+from restoration_runner.models.seedvr2.fast.vae_winograd import most_frames
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.windows import Grid, partition
 
@@ -57,7 +59,7 @@ class Estimate:
 def estimate(load: Load, knobs: Knobs) -> Estimate:
     """What this load takes with these knobs."""
     weights = dit_weights(load, knobs.dit) + vae_weights(load, knobs.vae) + WORKSPACE
-    states = {"encode": encoder_state(load, knobs.vae), "decode": decoder_state(load, knobs.vae)}
+    states = {"encode": encoder_state(load, knobs), "decode": decoder_state(load, knobs)}
     waiting = _latent_bytes(load)
     together = sum(states.values())
     held = states | {"transformer": 0} if knobs.stage_by_stage else dict.fromkeys((*states, "transformer"), together)
@@ -139,15 +141,16 @@ def _volumes(grid: Grid, kind: Kind) -> tuple[int, ...]:
 
 def vae_weights(load: Load, knobs: VaeKnobs) -> int:
     """Prepared weights: of every causal convolution also the one for a first frame; of rings also those that fit three
-    frames side by side, in three turns."""
+    frames side by side, in three turns; those of Winograd's six maps."""
     deepest = load.vae.channels[-1]
     ends = 3 * 36 * load.vae.latent_channels * deepest  # into the decoder, and the moments out of the encoder
-    total = ends + 2 * (4 * 36 + 4) * deepest**2  # both middle blocks
+    maps = 54 * knobs.winograd
+    total = ends + 2 * (4 * (36 + maps) + 4) * deepest**2  # both middle blocks
     for level in (*_encoder_levels(load.vae, knobs), *_decoder_levels(load.vae, knobs)):
         own = level.knobs
         one_by_one = level.full and own.frames_at_once == 1
         copies = 3 if _has_rings(level) else 0
-        total += (36 + 27 * copies) * level.channels * level.convolved
+        total += (36 + maps + 27 * copies) * level.channels * level.convolved
         total += level.inputs * level.channels if level.inputs != level.channels else 0
         resampled = (
             {"time": 36, "space": 9, "": 0}
@@ -206,38 +209,47 @@ def _decoder_levels(config: VaeConfig, knobs: VaeKnobs) -> list[_Level]:
     return levels
 
 
-def encoder_state(load: Load, knobs: VaeKnobs) -> int:
+def encoder_state(load: Load, knobs: Knobs) -> int:
     if load.is_image:
         return 0
-    levels = _encoder_levels(load.vae, knobs)
-    kept = 2 * load.vae.image_channels + _middle_state(load.vae)
-    for level in levels:
-        kept += _kept_frames(level) * level.share * level.convolved
+    kept = 2 * load.vae.image_channels + _middle_state(load.vae, knobs)
+    for level in _encoder_levels(load.vae, knobs.vae):
+        kept += _kept_frames(level, knobs.latents_at_once) * level.share * level.convolved
         kept += level.share * level.channels if level.resample == "time" else 0
     return round(load.element_bytes * load.pixels * kept)
 
 
-def decoder_state(load: Load, knobs: VaeKnobs) -> int:
+def decoder_state(load: Load, knobs: Knobs) -> int:
     if load.is_image:
         return 0
-    kept = 2 * 16 + _middle_state(load.vae)
-    for level in _decoder_levels(load.vae, knobs):
-        kept += _kept_frames(level) * level.share * level.convolved
+    kept = 2 * 16 + _middle_state(load.vae, knobs)
+    for level in _decoder_levels(load.vae, knobs.vae):
+        kept += _kept_frames(level, knobs.latents_at_once) * level.share * level.convolved
         if level.resample:
-            ring = 3 if level.full and knobs.frames_at_once == 1 and not knobs.second_level else 2
+            ring = 3 if level.full and knobs.vae.frames_at_once == 1 and not knobs.vae.second_level else 2
             kept += level.share * level.channels * (1 if level.resample == "time" else ring)
     return round(load.element_bytes * load.pixels * kept)
 
 
-def _middle_state(config: VaeConfig) -> float:
-    return 2 * 5 * config.channels[-1] / config.spatial_stride**2
+def _middle_state(config: VaeConfig, knobs: Knobs) -> float:
+    """Four convolutions of residual blocks and one before or after them."""
+    blocks = _kept_by_winograd(knobs.latents_at_once) if knobs.vae.winograd else 2
+    return (4 * blocks + 2) * config.channels[-1] / config.spatial_stride**2
 
 
-def _kept_frames(level: _Level) -> int:
+def _kept_frames(level: _Level, latents: int) -> int:
     """A ring holds three frames of its input; strips and joined buffers keep two, or none if those are on the host."""
     if level.full and level.knobs.past_on_host:
         return 0
+    if level.knobs.winograd:
+        frames = level.rate * latents
+        return _kept_by_winograd(min(frames, level.knobs.frames_at_once or frames) if level.full else frames)
     return 3 if _has_rings(level) else 2
+
+
+def _kept_by_winograd(frames: int) -> int:
+    """All of a call that has no more than four; copies of two of them otherwise."""
+    return max(2, frames) if frames <= winograd.FRAMES else 2
 
 
 def _has_rings(level: _Level) -> bool:
@@ -275,12 +287,21 @@ def encoder_work(load: Load, knobs: Knobs) -> int:
     some = min(frames, knobs.vae.frames_at_once or frames)
     full, after, *deeper = _encoder_levels(load.vae, knobs.vae)
     handed_on = after.share * full.channels * frames
-    block = some * 3 * full.channels + _strip(load, knobs.vae.of_encoder, full.channels)
+    if knobs.vae.winograd:
+        block = some * _block_in_maps(full.inputs, full.channels)
+    else:
+        block = some * 3 * full.channels + _strip(load, knobs.vae.of_encoder, full.channels)
     if knobs.vae.second_level and deeper:
         # Beside it the pair that the second level's downsampling reads, and what that has made.
         pair = after.share * after.channels * 3
         made = deeper[0].share * after.channels * frames / 2
         peaks = [block + pair + made]
+    elif knobs.vae.winograd:
+        # Beside it what is collected for the next level, whose blocks hold their input, what lies between their
+        # convolutions, what is added, what comes out, and the maps of some of the frames.
+        maps = 3 * min(frames, most_frames(round(load.pixels * after.share))) * after.channels
+        joined = frames * (after.inputs + 3 * after.channels) + maps
+        peaks = [block + handed_on, 2 * handed_on, after.share * joined]
     else:
         # Beside it what is collected for the next level, which sees all frames: its input, a buffer with two earlier
         # frames (where it has no rings), what comes out, and what is written for its downsampling.
@@ -305,20 +326,27 @@ def decoder_work(load: Load, knobs: Knobs) -> int:
         waiting, reads = deep.share * deep.channels * (deep_frames + 1), 0.0
         waiting += max(2, some) * before.share * before.inputs
         waiting *= not load.is_image  # which goes through the levels at once
+    deep_maps = min(deep_frames, most_frames(round(load.pixels * deep.share))) if knobs.vae.winograd else 0
     # An input of a convolution of its own, where there is neither a ring nor a strip.
     single = last.inputs if load.is_image and knobs.vae.strip_rows is None else 0
     peaks = [
         # The convolution of the last upsampling, and its frames shuffled.
         waiting + reads + min(some, knobs.vae.upsample_frames) * last.inputs + some * last.inputs,
         # The first block of full resolution, whose input is twice as wide.
+        waiting + some * _block_in_maps(last.inputs, last.channels) if knobs.vae.winograd else
         waiting + max(some * (last.inputs + 2 * last.channels), single + last.inputs + last.channels)
         + _strip(load, knobs.vae, last.inputs),
         # A block of the level that doubles time.
-        deep.share * deep.channels * (4 * deep_frames + 2),
+        deep.share * deep.channels * (4 * deep_frames + 2 + 3 * deep_maps),
     ]  # fmt: skip
     picture = 3 * some * load.vae.image_channels
     attention = _attention_bytes(load, knobs.vae)
     return max(attention, round(load.element_bytes * load.pixels * (max(peaks) + picture)))
+
+
+def _block_in_maps(inputs: int, channels: int) -> float:
+    """Of a frame: what a block's first convolution by Winograd reads and makes, and both as one and a half maps."""
+    return 2.5 * (inputs + channels)
 
 
 def _strip(load: Load, knobs: VaeKnobs, channels: int) -> float:

@@ -7,6 +7,7 @@ compute the same bits.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from restoration_runner.models.kernels import winograd
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
 from restoration_runner.models.seedvr2.fast.vae_convolve import LARGEST_TENSOR
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
@@ -40,8 +41,12 @@ def ladder(load: Load) -> Iterator[Knobs]:
     if 3 * load.vae.channels[0] * load.pixels > LARGEST_TENSOR:
         ring = in_decoder = strips[0]
     in_last = replace(in_decoder, strip_levels=1)
+    in_maps = VaeKnobs(frames_at_once=winograd.FRAMES, winograd=True)
     lean = DitKnobs(mlp_rows=8192, attention_rows=8192)
     streamed = replace(lean, streamed_weights=True)
+    if not load.is_image:  # which has no frames over time
+        for latents in (6, 3, 2, 1):
+            yield Knobs(latents_at_once=latents, vae=in_maps)
     for latents in (6, 3, 2, 1):
         yield Knobs(latents_at_once=latents, vae=ring)
     yield Knobs(vae=ring, dit=lean)

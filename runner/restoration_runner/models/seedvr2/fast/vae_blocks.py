@@ -1,4 +1,4 @@
-"""The fast VAE's blocks: residual block, middle attention, changes of resolution.
+"""The fast VAE's residual block, and what travels between blocks.
 
 Between blocks travels an `Activation`: frames, a bias that nobody has added yet, and, where the block before could add
 them up in passing, the sums of the next norm. Each block is the plain module of the same name with prepared weights.
@@ -10,14 +10,12 @@ from enum import Enum
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restoration_runner.models.kernels.group_sums import GroupNormWeights, GroupSums, group_sums, scale_and_shift
 from restoration_runner.models.kernels.normalise import normalise_into
 from restoration_runner.models.kernels.residual import add_residual, add_residual_into
-from restoration_runner.models.kernels.softmax_rows import softmax_rows
-from restoration_runner.models.seedvr2 import attention, vae
+from restoration_runner.models.seedvr2 import vae
 from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, CausalInput, RingConv, Room
 from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs
 from restoration_runner.models.seedvr2.fast.vae_strips import StripConv
@@ -93,12 +91,15 @@ class Norm:
 class ResBlock:
     def __init__(self, block: vae.ResBlock, *, stage: Stage, knobs: VaeKnobs) -> None:
         self.norm1, self.norm2 = Norm(block.norm1), Norm(block.norm2)
-        self.conv1 = causal_conv(block.conv1, stage=stage, knobs=knobs)
-        self.conv2 = causal_conv(block.conv2, stage=stage, knobs=knobs)
+        self.conv1 = self._conv(block.conv1, stage=stage, knobs=knobs)
+        self.conv2 = self._conv(block.conv2, stage=stage, knobs=knobs)
         self.skip: Tensor | None = None  # [inputs, outputs]
         if isinstance(block.skip, vae.PointwiseConv3d):
             self.skip = weight_of(block.skip).flatten(1).t().contiguous()
             self.skip_bias = bias_of(block.skip).float()
+
+    def _conv(self, conv: vae.CausalConv3d, *, stage: Stage, knobs: VaeKnobs) -> CausalConv:
+        return causal_conv(conv, stage=stage, knobs=knobs)
 
     def __call__(self, a: Activation, state: FastState | None) -> Activation:
         d = self._difference(a, state)
@@ -135,52 +136,3 @@ class ResBlock:
         rows = d.view(-1, d.shape[-1])
         torch.addmm(rows, a.x.reshape(-1, a.x.shape[-1]), self.skip, out=rows)
         return Activation(d, self.conv2.bias + self.skip_bias + a.bias @ self.skip.float())
-
-
-class FrameAttention:
-    """Single-head attention over the positions of each frame. Norm, residual and bias are fused as in `ResBlock`."""
-
-    def __init__(self, block: vae.FrameAttention, knobs: VaeKnobs) -> None:
-        self.norm = Norm(block.norm)
-        layers = (block.q, block.k, block.v)
-        self.qkv = torch.cat([weight_of(layer) for layer in layers])
-        self.qkv_bias = torch.cat([bias_of(layer) for layer in layers])
-        self.out, self.out_bias = weight_of(block.out).clone(), bias_of(block.out).float()
-        self.most_scores = knobs.attention_scores
-
-    def __call__(self, a: Activation) -> Activation:
-        T, H, W, C = a.x.shape
-        mixed = self.norm.apply(a, silu=False, out=torch.empty_like(a.x)).view(T, H * W, C)
-        for t in range(T):
-            q, k, v = F.linear(mixed[t], self.qkv, self.qkv_bias).split(C, dim=-1)
-            attend(q, k, v, self.most_scores, out=mixed[t])
-        d = F.linear(mixed, self.out).view(T, H, W, C)
-        sums = add_residual(a.x, d, self.out_bias + a.bias, groups=self.norm.weights.groups)
-        return Activation(d, torch.zeros_like(a.bias), sums)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, most_scores: int, *, out: Tensor) -> None:
-    """Softmax attention of one head `[n, C]`, exact: query rows in equal pieces, scores in fp32."""
-    n, C = q.shape
-    if not q.is_cuda:
-        out.copy_(attention.attend(q[None, None], k[None, None], v[None, None])[0, 0])
-        return
-    # Equal pieces: unequal ones were measured up to four times slower.
-    rows = -(-n // -(-n * n // most_scores))
-    for first in range(0, n, rows):
-        piece = slice(first, first + rows)
-        if q.dtype is torch.float32:
-            scores = torch.mm(q[piece], k.t())
-        else:
-            scores = torch.mm(q[piece], k.t(), out_dtype=torch.float32)
-        torch.mm(softmax_rows(scores, C**-0.5, v.dtype), v, out=out[piece])
-
-
-class MiddleBlock:
-    def __init__(self, block: vae.MiddleBlock, *, knobs: VaeKnobs) -> None:
-        self.before = ResBlock(block.before, stage=Stage.DEEP, knobs=knobs)
-        self.attention = FrameAttention(block.attention, knobs)
-        self.after = ResBlock(block.after, stage=Stage.DEEP, knobs=knobs)
-
-    def __call__(self, a: Activation, state: FastState | None) -> Activation:
-        return self.after(self.attention(self.before(a, state)), state)

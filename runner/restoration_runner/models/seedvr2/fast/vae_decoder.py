@@ -12,7 +12,6 @@ from restoration_runner.models.seedvr2 import vae
 from restoration_runner.models.seedvr2.config import VaeConfig
 from restoration_runner.models.seedvr2.fast.vae_blocks import (
     Activation,
-    MiddleBlock,
     Norm,
     ResBlock,
     Stage,
@@ -21,8 +20,10 @@ from restoration_runner.models.seedvr2.fast.vae_blocks import (
 )
 from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, Room
 from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
+from restoration_runner.models.seedvr2.fast.vae_middle import MiddleBlock
 from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of
 from restoration_runner.models.seedvr2.fast.vae_upsample import Upsample, upsample
+from restoration_runner.models.seedvr2.fast.vae_winograd import res_block
 
 
 class LastConv:
@@ -56,7 +57,7 @@ def prepare_level(level: vae.Level, config: VaeConfig, *, full_resolution: bool,
     if isinstance(level.resample, vae.Upsample):
         up = upsample(level.resample, groups=config.groups, full_resolution=full_resolution, knobs=knobs)
     stage = Stage.FULL if full_resolution else Stage.DEEP
-    return Level([ResBlock(block, stage=stage, knobs=knobs) for block in blocks], up)
+    return Level([res_block(block, stage=stage, knobs=knobs) for block in blocks], up)
 
 
 class Decoder:
@@ -113,8 +114,8 @@ class Decoder:
                 yield from up.parts(room, state, 1)
                 continue
             # Upsampling over time makes pairs.
-            for pair in up.parts(room, state, max(2, self.frames_at_once)):
-                yield from pair.split(self.frames_at_once)
+            for group in up.parts(room, state, max(2, self.frames_at_once)):
+                yield from group.split(self.frames_at_once)
 
     def _frames(self, a: Activation, state: FastState | None) -> Tensor:
         return self.conv_out(self.norm_out.apply(a, silu=True, out=a.x), state)

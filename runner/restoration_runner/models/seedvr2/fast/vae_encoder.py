@@ -11,7 +11,6 @@ from restoration_runner.models.seedvr2 import vae
 from restoration_runner.models.seedvr2.config import VaeConfig
 from restoration_runner.models.seedvr2.fast.vae_blocks import (
     Activation,
-    MiddleBlock,
     Norm,
     ResBlock,
     Stage,
@@ -20,7 +19,9 @@ from restoration_runner.models.seedvr2.fast.vae_blocks import (
 )
 from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv
 from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
+from restoration_runner.models.seedvr2.fast.vae_middle import MiddleBlock
 from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of
+from restoration_runner.models.seedvr2.fast.vae_winograd import res_block
 
 
 class FirstConv:
@@ -49,7 +50,7 @@ class Level:
 def prepare_level(level: vae.Level, *, stage: Stage, knobs: VaeKnobs) -> Level:
     blocks = [cast(vae.ResBlock, block) for block in level.blocks]
     down = downsample(level.resample) if isinstance(level.resample, vae.Downsample) else None
-    return Level([ResBlock(block, stage=stage, knobs=knobs) for block in blocks], down)
+    return Level([res_block(block, stage=stage, knobs=knobs) for block in blocks], down)
 
 
 def downsample(block: vae.Downsample) -> CausalConv:
@@ -98,7 +99,8 @@ class Encoder:
         if x.shape[0] <= step:
             return through(levels, self.conv_in(x, state), state)
         state = state or FastState()  # steps of one clip follow each other like chunks of a stream
-        made = [through(levels, self.conv_in(part, state), state) for part in x.split(step)]
+        steps = groups(x, step, is_first=past_of(state, self.conv_in) is None)
+        made = [through(levels, self.conv_in(part, state), state) for part in steps]
         return Activation(torch.cat([a.x for a in made]), made[0].bias)
 
     def _two_levels(self, x: Tensor, state: FastState) -> Activation:
@@ -106,7 +108,7 @@ class Encoder:
         level = self.levels[self.whole_rate]
         assert level.down is not None
         made = []
-        for group in pairs(x, is_first=past_of(state, level.down) is None):
+        for group in groups(x, 2, is_first=past_of(state, level.down) is None):
             room = None
             for t, frame in enumerate(group.split(1)):
                 a = through(self.levels[: self.whole_rate], self.conv_in(frame, state), state)
@@ -123,9 +125,9 @@ class Encoder:
         return Activation(torch.cat(made), level.down.bias)
 
 
-def pairs(x: Tensor, *, is_first: bool) -> list[Tensor]:
-    """Frames two by two; a clip's first one stays alone."""
-    return ([x[:1]] if is_first else []) + [pair for pair in x[int(is_first) :].split(2) if len(pair)]
+def groups(x: Tensor, size: int, *, is_first: bool) -> list[Tensor]:
+    """So many frames together; a clip's first one stays alone."""
+    return ([x[:1]] if is_first else []) + [group for group in x[int(is_first) :].split(size) if len(group)]
 
 
 def through(levels: list[Level], a: Activation, state: FastState | None) -> Activation:

@@ -4,14 +4,18 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from restoration_runner.models.kernels import winograd
+
 
 @dataclass(frozen=True)
 class VaeKnobs:
     """How much is held at once. No knob changes what is computed: results are equal up to rounding.
 
     frames_at_once: frames that go through the full-resolution stages together (before the encoder's first and after
-        the decoder's last temporal step, which hold nearly all memory); None: all of a call. With 1, the fastest, each
+        the decoder's last temporal step, which hold nearly all memory); None: all of a call. With 1, each
         causal convolution there keeps a ring of three frames and moves none.
+    winograd: residual blocks take four frames a time by Winograd's transform over time, half of the multiplications
+        (`vae_winograd.py`). Needs four frames at once.
     strip_rows: rows of a frame for which a full-resolution convolution's input exists at one time; None: all. Needs
         frames_at_once = 1. Norms see whole frames, so strips leave no seams.
     strip_levels: full-resolution levels of the decoder that work in strips, counted from its end; None: all.
@@ -25,6 +29,7 @@ class VaeKnobs:
     """
 
     frames_at_once: int | None = 1
+    winograd: bool = False
     strip_rows: int | None = None
     strip_levels: int | None = None
     encoder_strips: bool = True
@@ -40,6 +45,8 @@ class VaeKnobs:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.strip_rows is not None and self.frames_at_once != 1:
             raise ValueError("strip_rows needs frames_at_once = 1")
+        if self.winograd and self.frames_at_once is not None and self.frames_at_once < winograd.FRAMES:
+            raise ValueError(f"winograd needs frames_at_once of at least {winograd.FRAMES}")
         for name in ("past_on_host", "second_level"):
             if getattr(self, name) and self.strip_rows is None:
                 raise ValueError(f"{name} needs strip_rows")
@@ -59,10 +66,14 @@ class VaeKnobs:
 
 @dataclass(frozen=True)
 class Past:
-    """Earlier input of one layer: `frames [n, H, W, C]`, and how many the layer has seen in all."""
+    """Earlier input of one layer: `frames [n, H, W, C]`, and how many the layer has seen in all.
+
+    norm: scale and shift `[n, C]`, where the frames are kept as they were before their norm and SiLU.
+    """
 
     frames: Tensor
     seen: int
+    norm: tuple[Tensor, Tensor] | None = None
 
 
 class FastState:
@@ -74,12 +85,13 @@ class FastState:
     def past(self, layer: object) -> Past | None:
         return self._pasts.get(layer)
 
-    def remember(self, layer: object, frames: Tensor, *, seen: int) -> None:
-        self._pasts[layer] = Past(frames, seen)
+    def remember(self, layer: object, frames: Tensor, *, seen: int, norm: tuple[Tensor, Tensor] | None = None) -> None:
+        self._pasts[layer] = Past(frames, seen, norm)
 
     @property
     def size_bytes(self) -> int:
-        return sum(past.frames.nbytes for past in self._pasts.values())
+        """What the past keeps alive: of a view all that it is a view of."""
+        return sum(past.frames.untyped_storage().nbytes() for past in self._pasts.values())
 
 
 def past_of(state: FastState | None, layer: object) -> Past | None:

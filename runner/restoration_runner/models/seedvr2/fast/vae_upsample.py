@@ -63,7 +63,24 @@ class Upsample:
         raise NotImplementedError
 
     def __call__(self, room: Room, state: FastState | None) -> Activation:
-        pieces = self.pieces(room, state, self.most_frames)
+        return self._made(room, self.pieces(room, state, self.most_frames))
+
+    def parts(self, room: Room, state: FastState | None, most_frames: int) -> Iterator[Activation]:
+        """The same frame for frame, a few at a time; nothing is computed before it is asked for.
+
+        A clip's first frame is alone, the other ones are together to as many as they may, of even pieces.
+        """
+        group: list[Piece] = []
+        for piece in self.pieces(room, state, min(2, most_frames, self.most_frames)):
+            frames = sum(piece.frames for piece in group)
+            is_first = room.seen == 0 and frames == 1
+            if group and (is_first or frames + piece.frames > most_frames):
+                yield self._made(room, group)
+                group = []
+            group.append(piece)
+        yield self._made(room, group)
+
+    def _made(self, room: Room, pieces: list[Piece]) -> Activation:
         y = self._empty(room, pieces[0], sum(piece.frames for piece in pieces))
         made, start = [], 0
         for piece in pieces:
@@ -71,11 +88,6 @@ class Upsample:
             start += piece.frames
         sums = join_sums([part.sums for part in made if part.sums is not None])
         return Activation(y, made[0].bias, sums)
-
-    def parts(self, room: Room, state: FastState | None, most_frames: int) -> Iterator[Activation]:
-        """The same frame for frame, a few at a time; nothing is computed before it is asked for."""
-        for piece in self.pieces(room, state, min(most_frames, self.most_frames)):
-            yield piece.into(self._empty(room, piece, piece.frames), self.groups)
 
     def _empty(self, room: Room, piece: Piece, frames: int) -> Tensor:
         _, H, W, _ = room.buffer.shape
