@@ -70,7 +70,8 @@ def test_a_large_card_takes_the_fastest(size: str, model: str, total: int, expec
     ("size", "total", "stage_by_stage", "strips", "streamed"),
     [
         ("720p", 40, False, False, False),
-        ("720p", 24, True, False, False),
+        ("720p", 32, False, False, False),
+        ("720p", 24, True, False, True),
         ("720p", 12, True, True, True),
         ("1080p", 24, True, True, True),
         ("2160p", 80, True, True, True),

@@ -141,6 +141,8 @@ def _group_sums_fallback(x: Tensor, bias: Tensor, groups: int) -> GroupSums:
 
 def join_sums(pieces: Sequence[GroupSums]) -> GroupSums:
     """Of consecutive frames; where they have different numbers of parts, the missing ones are zeros."""
+    if len(pieces) == 1:
+        return pieces[0]
     most = max(p.parts.shape[3] for p in pieces)
     parts = torch.cat([F.pad(p.parts, (0, most - p.parts.shape[3])) for p in pieces])
     return GroupSums(parts, torch.cat([p.pivot for p in pieces]), pieces[0].count)

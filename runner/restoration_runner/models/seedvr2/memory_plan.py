@@ -44,15 +44,15 @@ def ladder(load: Load) -> Iterator[Knobs]:
     in_maps = VaeKnobs(frames_at_once=winograd.FRAMES, winograd=True)
     lean = DitKnobs(mlp_rows=8192, attention_rows=8192)
     streamed = replace(lean, streamed_weights=True)
-    if not load.is_image:  # which has no frames over time
+    vaes = (ring,) if load.is_image else (in_maps, ring)  # a picture has nothing over time
+    for vae in vaes:
         for latents in (6, 3, 2, 1):
-            yield Knobs(latents_at_once=latents, vae=in_maps)
-    for latents in (6, 3, 2, 1):
-        yield Knobs(latents_at_once=latents, vae=ring)
+            yield Knobs(latents_at_once=latents, vae=vae)
     yield Knobs(vae=ring, dit=lean)
-    for dit in (lean, streamed):
-        for latents in (2, 1):
-            yield Knobs(latents_at_once=latents, stage_by_stage=True, vae=ring, dit=dit)
+    for vae in vaes:
+        for dit in (lean, streamed):
+            for latents in (2, 1):
+                yield Knobs(latents_at_once=latents, stage_by_stage=True, vae=vae, dit=dit)
     for vae in (in_last, in_decoder, strips[0]):
         yield Knobs(stage_by_stage=True, vae=vae, dit=lean)
     for vae in (in_last, in_decoder, *strips):
