@@ -36,8 +36,8 @@ from restoration_runner.restoration.stopwatch import stopwatch, timed
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 TINY = {"480p": (48, 32), "720p": (64, 48), "1080p": (96, 64), "2160p": (128, 96)}
 STAGES = ("encode", "transformer", "decode")
-COLD_FRAMES = 13
-"""Of the first run, which compiles: enough that each kernel meets one group of frames and several."""
+COLD_FRAMES = 21
+"""Of the first run, which compiles: six latents, with which each kernel meets one group of frames and several."""
 
 
 @dataclass(frozen=True)
