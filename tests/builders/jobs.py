@@ -114,8 +114,9 @@ def run_killed(
     request: Request, at: At | None, *, owner: str = "uid-1", environment: Mapping[str, str] | None = None
 ) -> int:
     """Run a request in another process that kills itself; returns its exit code (-9 if it was killed)."""
-    process = start(request, at, owner=owner, environment=environment)
-    process.join()
+    with tempfile.TemporaryDirectory() as folder:  # what was killed removes nothing
+        process = start(request, at, owner=owner, environment={**(environment or {}), "TMPDIR": folder})
+        process.join()
     assert process.exitcode is not None
     return process.exitcode
 
@@ -152,6 +153,7 @@ def _context() -> Any:
 
 def _work(text: str, at: At | None, owner: str, environment: dict[str, str], answer: Any) -> None:
     os.environ.update(environment)
+    tempfile.tempdir = None  # asked for again
     if cores := environment.get("TEST_CORES"):
         os.sched_setaffinity(0, map(int, cores.split(",")))
     if part_bytes := environment.get("TEST_PART_BYTES"):
