@@ -287,26 +287,21 @@ def encoder_work(load: Load, knobs: Knobs) -> int:
     some = min(frames, knobs.vae.frames_at_once or frames)
     full, after, *deeper = _encoder_levels(load.vae, knobs.vae)
     handed_on = after.share * full.channels * frames
-    if knobs.vae.winograd:
-        block = some * _block_in_maps(full.inputs, full.channels)
-    else:
-        block = some * 3 * full.channels + _strip(load, knobs.vae.of_encoder, full.channels)
+    block = _full_block(load, knobs.vae.of_encoder, some, full)
     if knobs.vae.second_level and deeper:
         # Beside it the pair that the second level's downsampling reads, and what that has made.
         pair = after.share * after.channels * 3
         made = deeper[0].share * after.channels * frames / 2
         peaks = [block + pair + made]
-    elif knobs.vae.winograd:
-        # Beside it what is collected for the next level, whose blocks hold their input, what lies between their
-        # convolutions, what is added, what comes out, and the maps of some of the frames.
-        maps = 3 * min(frames, most_frames(round(load.pixels * after.share))) * after.channels
-        joined = frames * (after.inputs + 3 * after.channels) + maps
-        peaks = [block + handed_on, 2 * handed_on, after.share * joined]
     else:
         # Beside it what is collected for the next level, which sees all frames: its input, a buffer with two earlier
-        # frames (where it has no rings), what comes out, and what is written for its downsampling.
-        buffers = 1 if _has_rings(after) else 2
-        joined = (frames + earlier) * buffers * after.channels + frames * (after.channels + full.channels)
+        # frames (where it has no rings), what comes out, and what is written for its downsampling. By Winograd also
+        # what lies between two convolutions and what is added, and instead of the buffer the maps of some frames.
+        if knobs.vae.winograd:
+            joined = frames * (after.inputs + 3 * after.channels) + _maps(load, after, frames)
+        else:
+            buffers = 1 if _has_rings(after) else 2
+            joined = (frames + earlier) * buffers * after.channels + frames * (after.channels + full.channels)
         peaks = [block + handed_on, 2 * handed_on, after.share * joined]
     picture = frames * load.vae.image_channels * (4 / load.element_bytes + 3)
     return round(load.element_bytes * load.pixels * (max(peaks) + picture))
@@ -326,27 +321,33 @@ def decoder_work(load: Load, knobs: Knobs) -> int:
         waiting, reads = deep.share * deep.channels * (deep_frames + 1), 0.0
         waiting += max(2, some) * before.share * before.inputs
         waiting *= not load.is_image  # which goes through the levels at once
-    deep_maps = min(deep_frames, most_frames(round(load.pixels * deep.share))) if knobs.vae.winograd else 0
     # An input of a convolution of its own, where there is neither a ring nor a strip.
     single = last.inputs if load.is_image and knobs.vae.strip_rows is None else 0
     peaks = [
         # The convolution of the last upsampling, and its frames shuffled.
         waiting + reads + min(some, knobs.vae.upsample_frames) * last.inputs + some * last.inputs,
         # The first block of full resolution, whose input is twice as wide.
-        waiting + some * _block_in_maps(last.inputs, last.channels) if knobs.vae.winograd else
-        waiting + max(some * (last.inputs + 2 * last.channels), single + last.inputs + last.channels)
-        + _strip(load, knobs.vae, last.inputs),
+        waiting + max(_full_block(load, knobs.vae, some, last),
+                      single + last.inputs + last.channels + _strip(load, knobs.vae, last.inputs)),
         # A block of the level that doubles time.
-        deep.share * deep.channels * (4 * deep_frames + 2 + 3 * deep_maps),
+        deep.share * (deep.channels * (4 * deep_frames + 2) + knobs.vae.winograd * _maps(load, deep, deep_frames)),
     ]  # fmt: skip
     picture = 3 * some * load.vae.image_channels
     attention = _attention_bytes(load, knobs.vae)
     return max(attention, round(load.element_bytes * load.pixels * (max(peaks) + picture)))
 
 
-def _block_in_maps(inputs: int, channels: int) -> float:
-    """Of a frame: what a block's first convolution by Winograd reads and makes, and both as one and a half maps."""
-    return 2.5 * (inputs + channels)
+def _full_block(load: Load, knobs: VaeKnobs, frames: int, level: _Level) -> float:
+    """What a block of full resolution reads, what its first convolution makes, and what that takes beside them: as much
+    as it makes, or by Winograd both once more as one and a half maps for each frame."""
+    if knobs.winograd:
+        return frames * 2.5 * (level.inputs + level.channels)
+    return frames * (level.inputs + 2 * level.channels) + _strip(load, knobs, level.inputs)
+
+
+def _maps(load: Load, level: _Level, frames: int) -> float:
+    """Maps of a convolution's input and output, one and a half for each frame of those that are in work at one time."""
+    return 3 * min(frames, most_frames(round(load.pixels * level.share))) * level.channels
 
 
 def _strip(load: Load, knobs: VaeKnobs, channels: int) -> float:
