@@ -179,6 +179,20 @@ def _one_frame(
 
 
 @triton.jit
+def _near_values(bias, maps, x, map_size, first_of_group, RESIDUAL: tl.constexpr):
+    """Any number near the values will do, equal within a group: one for all four frames."""
+    near = tl.load(bias + first_of_group)
+    if RESIDUAL:
+        near += tl.load(x + first_of_group).to(tl.float32)
+    else:
+        at = maps + first_of_group
+        for _ in tl.static_range(5):
+            near += tl.load(at).to(tl.float32)
+            at += map_size
+    return near
+
+
+@triton.jit
 def _to_frames(
     maps, x, bias, y, parts, pivot, P, W, frame, map_size, y_frame, y_row, y_pixel,
     C: tl.constexpr, G: tl.constexpr, TILE: tl.constexpr, EACH: tl.constexpr,
@@ -196,17 +210,8 @@ def _to_frames(
     from_maps = maps + four.to(tl.int64) * P * C
     from_x = x + 4 * four.to(tl.int64) * P * C
     to = y + 4 * four.to(tl.int64) * y_frame
-    # Any number near the values will do, equal within a group: one for all four frames.
-    near = tl.load(bias + first_of_group)
-    if RESIDUAL:
-        near += tl.load(from_x + first_of_group).to(tl.float32)
-        offset = -near[None, :]
-    else:
-        of_pixel = from_maps + first_of_group
-        for _ in tl.static_range(5):
-            near += tl.load(of_pixel).to(tl.float32)
-            of_pixel += map_size
-        offset = b - near[None, :]
+    near = _near_values(bias, from_maps, from_x, map_size, first_of_group, RESIDUAL)
+    offset = (-near if RESIDUAL else tl.load(bias + c) - near)[None, :]
     zero = tl.zeros((TILE, C // EACH), tl.float32)
     s0, q0, s1, q1, s2, q2, s3, q3 = zero, zero, zero, zero, zero, zero, zero, zero
     last = (P - 1) // TILE

@@ -91,6 +91,11 @@ def joined(earlier: Raw, new: Raw) -> Raw:
 
 
 class WinogradBlock(ResBlock):
+    """The same block; both convolutions end in the pass that adds the residual or the sums of the next norm.
+
+    Never with strips, whose `into_room` takes frames one by one.
+    """
+
     conv1: WinogradConv
     conv2: WinogradConv
 
