@@ -6,12 +6,12 @@ One operator serves all of these tests; the last one compares what it asked for 
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.builders import outcomes
+from tests.builders.audit import requests_of
 from tests.builders.chart import FULL_NAME, granted
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import GROUP_PATH, ApiServer, Json, RefusedError, condition, eventually
@@ -333,8 +333,7 @@ def test_rights_are_exactly_those_used(
     request: pytest.FixtureRequest, audit_log: Path, shared_operator: OperatorProcess
 ) -> None:
     """Runs last. Nothing was refused, and nothing is granted that nobody needs."""
-    lines = (json.loads(line) for line in audit_log.read_text().splitlines())
-    asked = [item for item in lines if item["user"]["username"].endswith(f":{FULL_NAME}")]
+    asked = requests_of(audit_log, FULL_NAME)
     assert asked
     # Quotas and namespaces that are going away answer 403 too, to requests that rights allow.
     refused = [item for item in asked if item["annotations"]["authorization.k8s.io/decision"] != "allow"]

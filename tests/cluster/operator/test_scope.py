@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hack.cluster.controlplane import ControlPlane
 from tests.builders import chart, outcomes
+from tests.builders.audit import requests_of
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import GROUP_PATH, ApiServer, Json, condition, eventually
 from tests.builders.operator_process import OperatorProcess
@@ -40,8 +41,7 @@ def installed(control_plane: ControlPlane, release: str, values: dict[str, Any])
 
 def asked(audit_log: Path, release: str) -> list[Json]:
     """What it has asked of the API server, discovery aside."""
-    lines = (json.loads(line) for line in audit_log.read_text().splitlines())
-    ours = (item for item in lines if item["user"]["username"].endswith(f":{release}-video-restoration-operator"))
+    ours = requests_of(audit_log, f"{release}-video-restoration-operator")
     return [item for item in ours if "objectRef" in item]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from tests.builders import chart, outcomes
+from tests.builders.audit import requests_of
 from tests.builders.kubelet import Kubelet
 from tests.builders.live_api import ApiServer, Json, condition, eventually
 from tests.builders.operator_process import OperatorProcess
@@ -35,8 +36,7 @@ STORAGE = [
 
 def audited(log: Path) -> list[Json]:
     """Every request that an operator with the chart's rights has made, of all tests of this control plane."""
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
-    return [item for item in lines if item["user"]["username"].endswith(f":{chart.FULL_NAME}")]
+    return requests_of(log, chart.FULL_NAME)
 
 
 def resource(item: Json) -> str:
