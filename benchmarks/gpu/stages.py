@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -256,7 +256,7 @@ def parse_knobs(text: str) -> Knobs:
 
 
 KINDS = ("vae", "dit")
-SWITCHES = ("streamed_weights", "encoder_strips", "past_on_host", "second_level", "winograd")
+SWITCHES = [knob.name for of in (VaeKnobs, DitKnobs) for knob in fields(of) if isinstance(knob.default, bool)]
 PATHS = tuple(NetworkPath)
 
 
