@@ -105,7 +105,7 @@ class ResBlock:
         d = self._difference(a, state)
         if self.skip is not None:
             return self._skipped(a, d)
-        sums = add_residual(a.x, d, self.conv2.bias + a.bias, groups=self.norm2.weights.groups)
+        sums = add_residual(a.x, d, self._bias(a), groups=self.norm2.weights.groups)
         return Activation(d, torch.zeros_like(a.bias), sums)
 
     def into(self, a: Activation, following: CausalInput, state: FastState | None) -> Room:
@@ -123,8 +123,7 @@ class ResBlock:
         if self.skip is not None:
             room.fill(self._skipped(a, d).value())
         else:
-            bias = self.conv2.bias + a.bias
-            add_residual_into(room.buffer, a.x, d, bias, slot=room.slot, copies=room.copies)
+            add_residual_into(room.buffer, a.x, d, self._bias(a), slot=room.slot, copies=room.copies)
 
     def _difference(self, a: Activation, state: FastState | None) -> Tensor:
         h = Activation(self.conv1.of_normalised(a.x, *self.norm1.scale_and_shift(a), state), self.conv1.bias)
@@ -135,4 +134,10 @@ class ResBlock:
         assert self.skip is not None
         rows = d.view(-1, d.shape[-1])
         torch.addmm(rows, a.x.reshape(-1, a.x.shape[-1]), self.skip, out=rows)
-        return Activation(d, self.conv2.bias + self.skip_bias + a.bias @ self.skip.float())
+        return Activation(d, self._bias(a))
+
+    def _bias(self, a: Activation) -> Tensor:
+        """Of the sum that the block makes: the second convolution's, and what is beside it."""
+        if self.skip is None:
+            return self.conv2.bias + a.bias
+        return self.conv2.bias + self.skip_bias + a.bias @ self.skip.float()

@@ -104,16 +104,16 @@ class WinogradBlock(ResBlock):
 
     def __call__(self, a: Activation, state: FastState | None) -> Activation:
         h = self._between(a, state)
-        x, bias = self._residual(a)
+        x, bias = self._residual(a), self._bias(a)
         y = torch.empty_like(x)
         sums = self._onto(x, bias, h, Room(y, slot=0, copies=0, seen=0), state, groups=self.norm2.weights.groups)
         return Activation(y, torch.zeros_like(bias), join_sums(sums))
 
     def into(self, a: Activation, following: CausalInput, state: FastState | None) -> Room:
         h = self._between(a, state)
-        x, bias = self._residual(a)
+        x = self._residual(a)
         room = following.room(x, state)
-        self._onto(x, bias, h, room, state, groups=None)
+        self._onto(x, self._bias(a), h, room, state, groups=None)
         return room
 
     def _between(self, a: Activation, state: FastState | None) -> Activation:
@@ -126,11 +126,9 @@ class WinogradBlock(ResBlock):
             sums.append(group_sums(y[frames], bias, groups) if found is None else found)
         return Activation(y, bias, join_sums(sums))
 
-    def _residual(self, a: Activation) -> tuple[Tensor, Tensor]:
-        """What is added to the second convolution, and both biases."""
-        if self.skip is None:
-            return a.x, self.conv2.bias + a.bias
-        return a.x @ self.skip, self.conv2.bias + self.skip_bias + a.bias @ self.skip.float()
+    def _residual(self, a: Activation) -> Tensor:
+        """What is added to the second convolution."""
+        return a.x if self.skip is None else a.x @ self.skip
 
     def _onto(
         self, x: Tensor, bias: Tensor, h: Activation, room: Room, state: FastState | None, *, groups: int | None
@@ -138,12 +136,12 @@ class WinogradBlock(ResBlock):
         """x + bias + the second convolution of h, in the room; its sums where a number of groups is given."""
         sums = []
         for frames, made in self.conv2.pieces(Raw(h.x, *self.norm2.scale_and_shift(h)), state):
-            part, there = room.part(frames.start), slice(room.slot + frames.start, room.slot + frames.stop)
-            y = room.buffer[there]
+            part, added = room.part(frames.start), x[frames]
+            y = part.buffer[part.slot : part.slot + len(added)]
             if made.ndim == 5:
-                found = to_frames(made, bias, y, residual=x[frames], groups=groups)
+                found = to_frames(made, bias, y, residual=added, groups=groups)
             else:
-                add_residual_into(room.buffer, x[frames], made, bias, slot=part.slot, copies=part.copies)
+                add_residual_into(part.buffer, added, made, bias, slot=part.slot, copies=part.copies)
                 found = group_sums(y, torch.zeros_like(bias), groups) if groups else None
             sums += [] if found is None else [found]
         return sums
