@@ -11,6 +11,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from restoration_api.outcome import EXIT_INTERRUPTED
+from tests.builders import outcomes
 from tests.builders.live_api import ApiServer, Json, RefusedError, eventually
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -141,6 +143,18 @@ class Kubelet:
     async def refuse(self, pod: Json, reason: str, message: str) -> None:
         """The kubelet does not admit the pod: its container never starts."""
         await self._status(pod, {"phase": "Failed", "reason": reason, "message": message, "startTime": now()})
+
+    async def find_no_report(self, namespace: str) -> None:
+        """Whoever has been sent to ask the bucket how an execution ended finds nothing there.
+
+        Nobody is sent as a rule. But a listing without a deleted pod may reach the operator before the watch has told
+        that pod's last words.
+        """
+        for pod in await self._api.pods(namespace):
+            waits = pod["status"]["phase"] == "Pending" and pod["spec"].get("nodeName")
+            if waits and pod["metadata"]["labels"].get("videorestoration.dev/role") == "assemble":
+                await self.start(pod)
+                await self.end(pod, EXIT_INTERRUPTED, outcomes.unfinished())
 
     async def remove(self, pod: Json) -> None:
         """The pod object goes away at once."""
