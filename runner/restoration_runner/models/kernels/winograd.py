@@ -211,7 +211,7 @@ def _to_frames(
     from_x = x + 4 * four.to(tl.int64) * P * C
     to = y + 4 * four.to(tl.int64) * y_frame
     near = _near_values(bias, from_maps, from_x, map_size, first_of_group, RESIDUAL)
-    offset = (-near if RESIDUAL else tl.load(bias + c) - near)[None, :]
+    offset = -near[None, :] if RESIDUAL else b - near[None, :]
     zero = tl.zeros((TILE, C // EACH), tl.float32)
     s0, q0, s1, q1, s2, q2, s3, q3 = zero, zero, zero, zero, zero, zero, zero, zero
     last = (P - 1) // TILE
