@@ -144,15 +144,16 @@ class Kubelet:
         """The kubelet does not admit the pod: its container never starts."""
         await self._status(pod, {"phase": "Failed", "reason": reason, "message": message, "startTime": now()})
 
-    async def find_no_report(self, namespace: str) -> None:
-        """Whoever has been sent to ask the bucket how an execution ended finds nothing there.
+    async def find_no_report(self, namespace: str, uid: str) -> None:
+        """Whoever has been sent to ask the bucket how an execution of this restoration ended finds nothing there.
 
         Nobody is sent as a rule. But a listing without a deleted pod may reach the operator before the watch has told
         that pod's last words.
         """
         for pod in await self._api.pods(namespace):
-            waits = pod["status"]["phase"] == "Pending" and pod["spec"].get("nodeName")
-            if waits and pod["metadata"]["labels"].get("videorestoration.dev/role") == "assemble":
+            labels = pod["metadata"]["labels"]
+            asks = labels.get("videorestoration.dev/role") == "assemble" and labels["videorestoration.dev/uid"] == uid
+            if asks and pod["spec"].get("nodeName") and pod["status"]["phase"] == "Pending":
                 await self.start(pod)
                 await self.end(pod, EXIT_INTERRUPTED, outcomes.unfinished())
 

@@ -46,7 +46,13 @@ SOON = {"retryPolicy": {"backoffSeconds": 1}}
 
 async def second_try(api: ApiServer, kubelet: Kubelet, namespace: str) -> Json:
     """The restoration once its second execution has succeeded."""
-    await second_job(api, namespace, kubelet)
+
+    async def begun() -> bool:
+        body = await api.restoration(namespace)
+        await kubelet.find_no_report(namespace, body["metadata"]["uid"])
+        return bool(body["status"]["attempts"]["executions"] == 2)
+
+    await eventually(begun, what="the second execution has begun")
     pod = await kubelet.pod(namespace, execution=2)
     await kubelet.start(pod)
     await kubelet.end(pod, 0, outcomes.succeeded())
@@ -56,11 +62,10 @@ async def second_try(api: ApiServer, kubelet: Kubelet, namespace: str) -> Json:
     return body
 
 
-async def second_job(api: ApiServer, namespace: str, kubelet: Kubelet) -> Json:
+async def second_job(api: ApiServer, namespace: str) -> Json:
     """The Job of the second execution."""
 
     async def made() -> Json | None:
-        await kubelet.find_no_report(namespace)
         jobs = await api.jobs(namespace)
         return next((job for job in jobs if job["metadata"]["labels"]["videorestoration.dev/execution"] == "2"), None)
 
@@ -140,7 +145,7 @@ async def test_a_lost_node(api: ApiServer, kubelet: Kubelet, namespace: str) -> 
     await kubelet.go_silent()
     path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
     await api.call("DELETE", path, {"gracePeriodSeconds": 1})
-    job = await second_job(api, namespace, kubelet)
+    job = await second_job(api, namespace)
     assert [item["metadata"]["name"] for item in await api.jobs(namespace)] == [job["metadata"]["name"]]
     assert await api.find(path) is not None, "the pod of the lost node is still there"
     body = await api.restoration(namespace)
