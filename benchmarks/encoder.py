@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import av
 import numpy as np
@@ -84,11 +85,12 @@ def encode(clip: Path, out: Path, chosen: argparse.Namespace) -> Encoded:
     settings = write.encoder_settings(crf=chosen.crf[0], preset=chosen.preset, frame_rate=rate, color=color)
     parameters = FRAME_THREADS.sub(f"frame-threads={chosen.threads}", settings.parameters)
     parameters += f":{chosen.option}" if chosen.option else ""
-    parameters += f":pools={chosen.pool}" if chosen.pool else ""
     settings = settings.model_copy(update={"parameters": parameters})
     before = memory_kib("VmRSS")
     begun, cpu = time.perf_counter(), time.process_time()
-    with threads.sparing(True):  # without the check that decodes beside the encoder
+    pool = chosen.pool or threads.pool_size()
+    # Sparing: without the check that decodes beside the encoder; that would make the pool small, too.
+    with threads.sparing(True), mock.patch.object(write, "pool_size", lambda: pool):
         writer = write.SegmentWriter(out, settings=settings, color=color, width=wide, height=tall, frame_rate=rate)
         for y, u, v in planes:
             writer.write((torch.from_numpy(y), torch.from_numpy(u), torch.from_numpy(v)))

@@ -107,7 +107,7 @@ def test_the_encoders_settings_are_pinned() -> None:
     )
     found = write.encoder_settings(crf=18, preset="medium", frame_rate="24000/1001", color=color)
     assert found.parameters == (
-        "frame-threads=8:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0:keyint=48:min-keyint=48:chromaloc=0"
+        "frame-threads=16:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0:keyint=48:min-keyint=48:chromaloc=0"
     )
     assert (found.pixel_format, found.gop_frames, found.crf, found.preset) == ("yuv420p10le", 48, 18, "medium")
 

@@ -10,5 +10,5 @@ CUTS: Final = "luma-blocks-1"
 
 GOP_SECONDS: Final = 2
 """A keyframe every two seconds, so that the one at a segment's start looks like any other."""
-PINNED: Final = "frame-threads=8:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0"
+PINNED: Final = "frame-threads=16:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0"
 """The part of x265's options that decides whether bytes repeat, and whether segments can be joined."""
