@@ -106,7 +106,7 @@ def load_of(config: ModelConfig, case: Row) -> Load:
         height=height,
         window_latents=(case.window_frames - 1) // 4 + 1,
         text_tokens=TEXT_TOKENS,
-        is_image=case.frames == 1,
+        scene_latents=(case.frames - 1) // 4 + 1,
         element_bytes=compute_dtype(case.precision).itemsize,
         fp8_weights=case.precision == Precision.FP8,
     )
@@ -210,7 +210,7 @@ def case_of(text: str, config: ModelConfig, chosen: argparse.Namespace) -> tuple
     """What is measured, bytes of the card, and the knobs asked for, or the plan's choice: none where nothing fits."""
     size, window, card, *knobs = text.split("/")
     width, height = (TINY if chosen.tiny else SIZES)[size]
-    frames = chosen.frames or 3 * int(window) - 2  # they share a latent; a shorter scene never holds both pasts
+    frames = chosen.frames or 3 * int(window) - 2  # they share a latent
     case = Row("fast", config.name, chosen.precision, width, height, frames, min(int(window), frames))
     card_bytes = round(float(card) * GIB)
     given = [parse_knobs(words) for words in knobs]
@@ -248,7 +248,7 @@ def in_words(settings: dict[str, str]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", nargs="+", choices=RELEASED, default=["seedvr2-3b"])
     parser.add_argument("--cases", nargs="+", default=CASES, help="SIZE/WINDOW/GIB, then /KNOBS as in `stages`")
-    parser.add_argument("--frames", type=int, help="length of the scene (default: three windows, as the plan counts)")
+    parser.add_argument("--frames", type=int, help="length of the scene (default: three windows)")
     parser.add_argument("--starve", action="store_true", help="run out of memory and step down, in every case")
     parser.add_argument("--precision", default="BF16")
 

@@ -70,13 +70,14 @@ class FittedNetworks:
         width: int,
         height: int,
         window_latents: int,
+        scene_latents: int,
         total_bytes: int,
         host_total_bytes: int = 0,
-        is_image: bool = False,
     ) -> None:
         """Choose the fastest knobs that fit frames of that (aligned) size; nothing on the plain path.
 
-        total_bytes: of the GPU. host_total_bytes: what the process may use of the host's memory.
+        scene_latents: of the longest scene. total_bytes: of the GPU. host_total_bytes: what the process may use of the
+        host's memory.
 
         Raises:
             RestorationError: `InsufficientGPUMemory` if there are none, with what it would take.
@@ -89,7 +90,7 @@ class FittedNetworks:
             width=width,
             height=height,
             window_latents=window_latents,
-            is_image=is_image,
+            scene_latents=scene_latents,
             fp8_weights=self._fp8_weights,
             text_tokens=self._text_tokens,
             element_bytes=self._element_bytes,

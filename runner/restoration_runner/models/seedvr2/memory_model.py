@@ -4,6 +4,8 @@ What the fast networks hold at the same time is counted from their dimensions, t
 the knobs. Measured against real peaks by `python -m benchmarks.gpu memory`.
 """
 
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -24,8 +26,8 @@ SCORE_BYTES = 4
 class Load:
     """What is restored: frames of width × height, already aligned, in windows of so many latents.
 
-    element_bytes: of a weight and of an activation, 2 in bf16. is_image: one picture, after which nothing comes that
-    would have to remember it. fp8_weights: the transformer's matrices have 8 bits (`fp8.py`).
+    scene_latents: of the longest scene; None stands for any length. element_bytes: of a weight and of an activation, 2
+    in bf16. fp8_weights: the transformer's matrices have 8 bits (`fp8.py`).
     """
 
     dit: DitConfig
@@ -34,9 +36,14 @@ class Load:
     height: int
     window_latents: int
     text_tokens: int
+    scene_latents: int | None = None
     element_bytes: int = 2
-    is_image: bool = False
     fp8_weights: bool = False
+
+    @property
+    def is_image(self) -> bool:
+        """One picture, after which nothing comes that would have to remember it."""
+        return self.scene_latents == 1
 
     @property
     def pixels(self) -> int:
@@ -58,17 +65,46 @@ class Estimate:
 
 def estimate(load: Load, knobs: Knobs) -> Estimate:
     """What this load takes with these knobs."""
-    weights = dit_weights(load, knobs.dit) + vae_weights(load, knobs.vae) + WORKSPACE
-    states = {"encode": encoder_state(load, knobs), "decode": decoder_state(load, knobs)}
-    waiting = _latent_bytes(load)
-    together = sum(states.values())
-    held = states | {"transformer": 0} if knobs.stage_by_stage else dict.fromkeys((*states, "transformer"), together)
-    base = weights + waiting
+    if load.scene_latents is not None:
+        knobs = replace(knobs, latents_at_once=min(knobs.latents_at_once, load.scene_latents))
+    base = dit_weights(load, knobs.dit) + vae_weights(load, knobs.vae) + WORKSPACE + _latent_bytes(load)
+    encoded, decoded = encoder_state(load, knobs), decoder_state(load, knobs)
+    beside = not knobs.stage_by_stage
+    calls = _encoder_calls(load, knobs)
+    encoding = max(encoder_work(load, knobs, frames) + decoded * (decodes and beside) for frames, decodes in calls)
+    waiting = encoded + decoded * _decodes_before_the_last_window(load, knobs)
     return Estimate(
-        encode=base + held["encode"] + encoder_work(load, knobs),
-        transformer=base + held["transformer"] + transformer_work(load, knobs.dit),
-        decode=base + held["decode"] + decoder_work(load, knobs),
+        encode=base + encoded + encoding,
+        transformer=base + waiting * beside + transformer_work(load, knobs.dit),
+        decode=base + decoded + encoded * beside + decoder_work(load, knobs),
     )
+
+
+def _encoder_calls(load: Load, knobs: Knobs) -> Iterator[tuple[int, bool]]:
+    """Frames of each call, and whether the decoder has a past by then, until one is as all that follow.
+
+    The first call has three frames less, and a scene of few windows may never hold both pasts in a full one.
+    """
+    scene, at_once, stride = load.scene_latents or sys.maxsize, knobs.latents_at_once, load.vae.temporal_stride
+    for start in range(0, scene, at_once):
+        latents = min(at_once, scene - start)
+        windows = (start - 1) // _step(load)
+        decodes = windows * _step(load) >= at_once  # what they leave is clean before there is another one
+        yield stride * latents - (stride - 1 if start == 0 else 0), decodes
+        if decodes and latents == at_once:
+            return
+
+
+def _decodes_before_the_last_window(load: Load, knobs: Knobs) -> bool:
+    if load.scene_latents is None:
+        return True
+    windows = -(-(load.scene_latents - 1) // _step(load))
+    return (windows - 1) * _step(load) >= knobs.latents_at_once
+
+
+def _step(load: Load) -> int:
+    """Latents from one window to the next; they share one at least."""
+    return max(1, load.window_latents - 1)
 
 
 def _latent_bytes(load: Load) -> int:
@@ -281,8 +317,8 @@ def _frames_of_call(load: Load, knobs: Knobs) -> int:
     return 1 if load.is_image else knobs.latents_at_once * load.vae.temporal_stride
 
 
-def encoder_work(load: Load, knobs: Knobs) -> int:
-    frames = _frames_of_call(load, knobs)
+def encoder_work(load: Load, knobs: Knobs, frames: int) -> int:
+    """Of a call with so many frames."""
     earlier = 0 if load.is_image else 2
     some = min(frames, knobs.vae.frames_at_once or frames)
     full, after, *deeper = _encoder_levels(load.vae, knobs.vae)

@@ -92,11 +92,12 @@ def host_bytes_needed(load: Load, total_bytes: int) -> int | None:
 
 
 def largest_window(load: Load, total_bytes: int, host_total_bytes: int = 0) -> int | None:
-    """Most latents of a window, up to `MOST_WINDOW_LATENTS`, that fit with some knobs; None if not even two do."""
+    """Most latents of a window, up to `MOST_WINDOW_LATENTS`, that fit with some knobs, however long the scene is; None
+    if not even two do."""
     fitting_ones, too_many = 1, MOST_WINDOW_LATENTS + 1
     while too_many - fitting_ones > 1:  # more latents always take more
         middle = (fitting_ones + too_many) // 2
-        if fitting(replace(load, window_latents=middle), total_bytes, host_total_bytes):
+        if fitting(replace(load, window_latents=middle, scene_latents=None), total_bytes, host_total_bytes):
             fitting_ones = middle
         else:
             too_many = middle

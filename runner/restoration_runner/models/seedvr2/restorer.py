@@ -91,12 +91,12 @@ class SeedVr2Restorer:
     def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
         """See `Restorer.prepare`."""
         if self._device.type == "cuda":
-            alignment = self.capabilities.alignment
+            alignment, scene_latents = self.capabilities.alignment, latent_count(scene_frames)
             self._fitted.fit(
                 width=-(-width // alignment) * alignment,
                 height=-(-height // alignment) * alignment,
-                window_latents=min(window_latents, latent_count(scene_frames)),
-                is_image=scene_frames == 1,
+                window_latents=min(window_latents, scene_latents),
+                scene_latents=scene_latents,
                 total_bytes=torch.cuda.get_device_properties(self._device).total_memory,
                 host_total_bytes=host_memory_bytes(),
             )
