@@ -169,7 +169,13 @@ def starved(config: ModelConfig, case: Row, device: torch.device, card_bytes: in
     least = STARVED * estimate(load, offered[0]).peak
     made = restorer_of(config, case, device, None)
     with card_of(device, card_bytes):
-        made.prepare(width=case.width, height=case.height, window_latents=load.window_latents, scene_frames=case.frames)
+        made.prepare(
+            width=case.width,
+            height=case.height,
+            window_latents=load.window_latents,
+            overlap_latents=load.overlap_latents,
+            scene_frames=case.frames,
+        )
     with at_most(device, round(least)):
         steps, frames = until_it_fits(made, case)
     same = frames_of(restorer_of(config, case, device, offered[steps]), case)

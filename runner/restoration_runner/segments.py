@@ -105,6 +105,7 @@ class Segments:
                 width=plan.width,
                 height=plan.height,
                 window_latents=plan.grid.window_latents,
+                overlap_latents=plan.grid.overlap_latents,
                 scene_frames=max(scene.frames for scene in plan.scenes),
             )
             if is_gpu(restorer.device) and pays(task.context):

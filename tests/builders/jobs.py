@@ -241,8 +241,14 @@ class WatchedRestorer:
     def device(self) -> torch.device:
         return self._inner.device
 
-    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
-        self._inner.prepare(width=width, height=height, window_latents=window_latents, scene_frames=scene_frames)
+    def prepare(self, *, width: int, height: int, window_latents: int, overlap_latents: int, scene_frames: int) -> None:
+        self._inner.prepare(
+            width=width,
+            height=height,
+            window_latents=window_latents,
+            overlap_latents=overlap_latents,
+            scene_frames=scene_frames,
+        )
 
     def rehearse(self, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:
         return self._inner.rehearse(work, frames)

@@ -125,7 +125,7 @@ class Identity:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
+    def prepare(self, *, width: int, height: int, window_latents: int, overlap_latents: int, scene_frames: int) -> None:
         self.prepared = (width, height, window_latents, scene_frames)
 
     def rehearse(self, work: SegmentWork, frames: Iterator[torch.Tensor]) -> Iterator[None]:

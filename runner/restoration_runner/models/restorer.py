@@ -60,7 +60,7 @@ class Restorer(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
+    def prepare(self, *, width: int, height: int, window_latents: int, overlap_latents: int, scene_frames: int) -> None:
         """Choose what depends on the plan and the device: called once, before `environment` and the first `restore`.
 
         scene_frames: of the longest scene, which may be shorter than a window.

@@ -26,8 +26,8 @@ SCORE_BYTES = 4
 class Load:
     """What is restored: frames of width × height, already aligned, in windows of so many latents.
 
-    scene_latents: of the longest scene; None stands for any length. element_bytes: of a weight and of an activation, 2
-    in bf16. fp8_weights: the transformer's matrices have 8 bits (`fp8.py`).
+    overlap_latents: of two windows. scene_latents: of the longest scene; None stands for any length. element_bytes: of
+    a weight and of an activation, 2 in bf16. fp8_weights: the transformer's matrices have 8 bits (`fp8.py`).
     """
 
     dit: DitConfig
@@ -36,6 +36,7 @@ class Load:
     height: int
     window_latents: int
     text_tokens: int
+    overlap_latents: int = 1
     scene_latents: int | None = None
     element_bytes: int = 2
     fp8_weights: bool = False
@@ -70,9 +71,9 @@ def estimate(load: Load, knobs: Knobs) -> Estimate:
     base = dit_weights(load, knobs.dit) + vae_weights(load, knobs.vae) + WORKSPACE + _latent_bytes(load)
     encoded, decoded = encoder_state(load, knobs), decoder_state(load, knobs)
     beside = not knobs.stage_by_stage
-    calls = _encoder_calls(load, knobs)
+    calls = encoder_calls(load, knobs)
     encoding = max(encoder_work(load, knobs, frames) + decoded * (decodes and beside) for frames, decodes in calls)
-    waiting = encoded + decoded * _decodes_before_the_last_window(load, knobs)
+    waiting = encoded + decoded * decodes_before_the_last_window(load, knobs)
     return Estimate(
         encode=base + encoded + encoding,
         transformer=base + waiting * beside + transformer_work(load, knobs.dit),
@@ -80,31 +81,24 @@ def estimate(load: Load, knobs: Knobs) -> Estimate:
     )
 
 
-def _encoder_calls(load: Load, knobs: Knobs) -> Iterator[tuple[int, bool]]:
+def encoder_calls(load: Load, knobs: Knobs) -> Iterator[tuple[int, bool]]:
     """Frames of each call, and whether the decoder has a past by then, until one is as all that follow.
 
     The first call has three frames less, and a scene of few windows may never hold both pasts in a full one.
     """
     scene, at_once, stride = load.scene_latents or sys.maxsize, knobs.latents_at_once, load.vae.temporal_stride
+    step = max(1, load.window_latents - load.overlap_latents)  # of a scene that is one window, which may be short
     for start in range(0, scene, at_once):
         latents = min(at_once, scene - start)
-        windows = (start - 1) // _step(load)
-        decodes = windows * _step(load) >= at_once  # what they leave is clean before there is another one
-        yield stride * latents - (stride - 1 if start == 0 else 0), decodes
-        if decodes and latents == at_once:
+        # Clean is what lies before the next window; the last one ends with the scene.
+        clean = min((start - load.overlap_latents) // step * step, scene - load.window_latents)
+        yield stride * latents - (stride - 1 if start == 0 else 0), clean >= at_once
+        if clean >= at_once == latents:
             return
 
 
-def _decodes_before_the_last_window(load: Load, knobs: Knobs) -> bool:
-    if load.scene_latents is None:
-        return True
-    windows = -(-(load.scene_latents - 1) // _step(load))
-    return (windows - 1) * _step(load) >= knobs.latents_at_once
-
-
-def _step(load: Load) -> int:
-    """Latents from one window to the next; they share one at least."""
-    return max(1, load.window_latents - 1)
+def decodes_before_the_last_window(load: Load, knobs: Knobs) -> bool:
+    return load.scene_latents is None or load.scene_latents - load.window_latents >= knobs.latents_at_once
 
 
 def _latent_bytes(load: Load) -> int:

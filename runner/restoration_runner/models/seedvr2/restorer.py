@@ -88,7 +88,7 @@ class SeedVr2Restorer:
     def networks(self, networks: Networks) -> None:
         self._fitted.networks = networks
 
-    def prepare(self, *, width: int, height: int, window_latents: int, scene_frames: int) -> None:
+    def prepare(self, *, width: int, height: int, window_latents: int, overlap_latents: int, scene_frames: int) -> None:
         """See `Restorer.prepare`."""
         if self._device.type == "cuda":
             alignment, scene_latents = self.capabilities.alignment, latent_count(scene_frames)
@@ -96,6 +96,7 @@ class SeedVr2Restorer:
                 width=-(-width // alignment) * alignment,
                 height=-(-height // alignment) * alignment,
                 window_latents=min(window_latents, scene_latents),
+                overlap_latents=overlap_latents,
                 scene_latents=scene_latents,
                 total_bytes=torch.cuda.get_device_properties(self._device).total_memory,
                 host_total_bytes=host_memory_bytes(),
