@@ -136,20 +136,17 @@ class SeedVr2Restorer:
 
     @torch.no_grad()
     def rehearse(self, work: SegmentWork, frames: Iterator[Tensor]) -> Iterator[None]:
-        """See `Restorer.rehearse`: first one call of each network, then those that know earlier frames."""
+        """See `Restorer.rehearse`: in the order of a scene that is one window, which no scene needs less memory for."""
         with device_faults(FRAMES_DO_NOT_FIT):
-            encoded = self._encode(work, frames, seed=0)
-            _, latent = next(encoded)
-            if self.networks.stage_by_stage:
-                encoded = iter(())  # its past must be gone before the decoder has one
-            yield
-            latents = self._window([latent] * work.latents.stop, work, 0, seed=0).unbind(0)
+            latents: list[Tensor] = []
+            for _, latent in self._encode(work, frames, seed=0):
+                latents.append(latent)
+                yield
+            clean = self._window(latents, work, 0, seed=0).unbind(0)
             yield
             state = self._state(work)
-            for some in self._together(iter(latents)):
+            for some in self._together(iter(clean)):
                 for _ in self._decode_latents(some, state):
-                    yield
-                for _ in encoded:
                     yield
 
     def report(self) -> WorkReport:
