@@ -63,7 +63,9 @@ def encode(path: Path, color: ColorFacts, chosen: argparse.Namespace) -> write.W
     texture = (500 + 150 * np.sin(rows / 9 + columns / 31) * np.cos(columns / 13 - rows / 47)).astype(np.int16)
     grain = random.normal(0, chosen.grain, (high + GRAINS, wide + GRAINS)).astype(np.int16)
     chroma = torch.full((high // 2, wide // 2), 512, dtype=torch.int16)
-    settings = write.encoder_settings(crf=18, preset=chosen.preset, frame_rate=f"{RATE}/1", color=color)
+    settings = write.encoder_settings(
+        crf=18, preset=chosen.preset, width=wide, height=high, frame_rate=f"{RATE}/1", color=color
+    )
     with write.SegmentWriter(
         path, settings=settings, color=color, width=wide, height=high, frame_rate=f"{RATE}/1"
     ) as writer:

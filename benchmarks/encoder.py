@@ -82,7 +82,9 @@ def encode(clip: Path, out: Path, chosen: argparse.Namespace) -> Encoded:
         )
     )
     rate = f"{RATE}/1"
-    settings = write.encoder_settings(crf=chosen.crf[0], preset=chosen.preset, frame_rate=rate, color=color)
+    settings = write.encoder_settings(
+        crf=chosen.crf[0], preset=chosen.preset, width=wide, height=tall, frame_rate=rate, color=color
+    )
     parameters = FRAME_THREADS.sub(f"frame-threads={chosen.threads}", settings.parameters)
     parameters += f":{chosen.option}" if chosen.option else ""
     settings = settings.model_copy(update={"parameters": parameters})

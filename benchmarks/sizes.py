@@ -35,7 +35,7 @@ class Need:
 
 
 def load(size: str, model: str, window_frames: int) -> Load:
-    """One window of `window_frames` frames (4n+1) of that size."""
+    """Windows of `window_frames` frames (4n+1) of that size, in a scene of any length."""
     width, height = SIZES[size]
     config = MODELS[model]
     latents = (window_frames - 1) // 4 + 1

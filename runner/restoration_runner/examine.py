@@ -39,6 +39,7 @@ def new_plan(task: Task, source: Path) -> Plan:
 def _follows(task: Task, facts: VideoFacts, timestamps: Timestamps, cuts: Cuts) -> Plan:
     """What is to be done with a video of which this is known."""
     request, color = task.request, colorimetry.output_color(facts.color)
+    width, height = plan_output_size(request, width=facts.width, height=facts.height)
     assert request.output.crf is not None and request.output.preset is not None, "checked by check_request"
     return make_plan(
         request,
@@ -50,7 +51,12 @@ def _follows(task: Task, facts: VideoFacts, timestamps: Timestamps, cuts: Cuts) 
         cut_detector=rules.CUTS,
         color=color,
         encoder=write.encoder_settings(
-            crf=request.output.crf, preset=request.output.preset, frame_rate=facts.frame_rate, color=color
+            crf=request.output.crf,
+            preset=request.output.preset,
+            width=width,
+            height=height,
+            frame_rate=facts.frame_rate,
+            color=color,
         ),
     )
 

@@ -168,7 +168,7 @@ class Task:
             capabilities=self.model.capabilities,
             rules={
                 "cuts": rules.CUTS,
-                "encoder": rules.PINNED,
+                "encoder": rules.ENCODER,
                 "gopSeconds": str(rules.GOP_SECONDS),
                 "cpuThreads": str(cpu_threads()),
             },

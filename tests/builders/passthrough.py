@@ -66,7 +66,9 @@ def encode(
 
 def settings(facts: VideoFacts, *, crf: int = 10, preset: str = "fast") -> EncoderSettings:
     color = colorimetry.output_color(facts.color)
-    return write.encoder_settings(crf=crf, preset=preset, frame_rate=facts.frame_rate, color=color)
+    return write.encoder_settings(
+        crf=crf, preset=preset, width=facts.width, height=facts.height, frame_rate=facts.frame_rate, color=color
+    )
 
 
 def pass_through(source: Path, folder: Path, *, segments: int = 3, audio: AudioMode = AudioMode.AUTO) -> Passed:

@@ -62,7 +62,8 @@ def test_the_transformer_alone(
     monkeypatch.setattr(dit, "KNOBS", dit.KNOBS[:2])
     words = ("dit", "--what", "accuracy", "speed", "knobs", "--models", "seedvr2-3b", "--seeds", "1", "--repeats", "1")
     result = found(tmp_path, *words)
-    assert [row["path"] for row in result["rows"][:3]] == ["plain", "fast", "fast"]
+    assert [row["path"] for row in result["rows"][:5]] == ["plain", "fast", "fp8", "fp8", "fast"]
+    assert [row["knobs"] for row in result["rows"][2:4]] == ["by the kernel", "by PyTorch"]
     assert all(row["step_ms"] > 0 and row["problem"] is None for row in result["rows"])
     assert all("ANOTHER" not in row["knobs"] for row in result["rows"])
     errors = {row["path"]: row["output"] for row in result["errors"]}

@@ -24,7 +24,7 @@ from restoration_api.ledger import ColorFacts, ColorRange, EncoderSettings
 from restoration_api.request import Codec
 from restoration_runner.video import pixels, tags
 from restoration_runner.video.frame_hash import FollowedFrames, hash_frames
-from restoration_runner.video.rules import GOP_SECONDS, PINNED
+from restoration_runner.video.rules import BLOCK, GOP_SECONDS, NARROW, PINNED, SMALL
 from restoration_runner.video.threads import is_sparing, pool_size
 
 if TYPE_CHECKING:
@@ -36,16 +36,20 @@ RATES: Final = (Fraction(1), Fraction(300))
 """Nominal rates the encoder is told; outside of them its rate model (not the timestamps) would be nonsense."""
 
 
-def encoder_settings(*, crf: int, preset: str, frame_rate: str | None, color: ColorFacts) -> EncoderSettings:
+def encoder_settings(
+    *, crf: int, preset: str, width: int, height: int, frame_rate: str | None, color: ColorFacts
+) -> EncoderSettings:
     """Everything that decides the bytes of a segment, for the plan.
 
     Args:
         crf: x265's constant rate factor.
         preset: x265's preset.
+        width, height: of the output.
         frame_rate: nominal rate of the input (`VideoFacts.frame_rate`), or None.
         color: tags of the output (`colorimetry.output_color`).
     """
     gop = max(1, round(nominal_rate(frame_rate) * GOP_SECONDS))
+    of_size = [*([SMALL] if min(width, height) <= BLOCK else []), *([NARROW] if width < BLOCK else [])]
     location = tags.number(tags.CHROMA_LOCATIONS, color.chroma_location)
     return EncoderSettings(
         codec=Codec.HEVC,
@@ -53,7 +57,7 @@ def encoder_settings(*, crf: int, preset: str, frame_rate: str | None, color: Co
         preset=preset,
         pixel_format=PIXEL_FORMAT,
         gop_frames=gop,
-        parameters=f"{PINNED}:keyint={gop}:min-keyint={gop}:chromaloc={location}",
+        parameters=":".join([PINNED, *of_size, f"keyint={gop}:min-keyint={gop}:chromaloc={location}"]),
     )
 
 
