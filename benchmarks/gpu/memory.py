@@ -38,6 +38,7 @@ from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.memory_model import Load, estimate
 from restoration_runner.models.seedvr2.networks import NetworkPath, joined
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
+from restoration_runner.restoration.grid import latent_count
 
 CONTEXT = round(0.6 * GIB)
 """Of every card, beside what the allocator reserves: CUDA's context and the libraries' kernels, measured on an H100."""
@@ -104,9 +105,9 @@ def load_of(config: ModelConfig, case: Row) -> Load:
         vae=config.vae,
         width=width,
         height=height,
-        window_latents=(case.window_frames - 1) // 4 + 1,
+        window_latents=latent_count(case.window_frames),
         text_tokens=TEXT_TOKENS,
-        scene_latents=(case.frames - 1) // 4 + 1,
+        scene_latents=latent_count(case.frames),
         element_bytes=compute_dtype(case.precision).itemsize,
         fp8_weights=case.precision == Precision.FP8,
     )

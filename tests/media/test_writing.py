@@ -25,6 +25,11 @@ from restoration_runner.video.scan import scan
 
 REAL = Path(__file__).parents[2] / "examples/01-first-restoration/clip/original.mp4"
 """Filmed, 640x272: drawn clips have the same bytes even where x265's lookahead goes another way."""
+BT709 = colorimetry.output_color(
+    colorimetry.complete(
+        matrix="bt709", primaries="bt709", transfer="bt709", full_range=False, chroma_location="left", height=1080
+    )
+)
 FRAMES = 30
 """More than the lookahead sees at once."""
 WRITE = """
@@ -63,13 +68,8 @@ print(*{write_fading(folder / "small.mkv", width, height) for _ in range(25)})
 
 def write_fading(out: Path, width: int, height: int) -> str:
     """Few frames that get darker, which x265 predicts with weights, in memory that is not as new."""
-    color = colorimetry.output_color(
-        colorimetry.complete(
-            matrix="bt709", primaries="bt709", transfer="bt709", full_range=False, chroma_location="left", height=height
-        )
-    )
     settings = write.encoder_settings(
-        crf=18, preset="medium", width=width, height=height, frame_rate="24/1", color=color
+        crf=18, preset="medium", width=width, height=height, frame_rate="24/1", color=BT709
     )
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     texture = 400 + 200 * torch.sin(rows / 5 + columns / 9) + 100 * torch.cos(rows * columns / 40)
@@ -77,7 +77,7 @@ def write_fading(out: Path, width: int, height: int) -> str:
     used = [torch.randint(1, 1000, (size,), dtype=torch.int16) for size in range(2_000, 200_000, 2_000)]
     del used
     with write.SegmentWriter(
-        out, settings=settings, color=color, width=width, height=height, frame_rate="24/1"
+        out, settings=settings, color=BT709, width=width, height=height, frame_rate="24/1"
     ) as writer:
         for frame in range(6):
             writer.write(((texture.roll(frame, 1) * (1 - frame / 12)).clamp(64, 940).to(torch.int16), chroma, chroma))
@@ -155,13 +155,8 @@ def test_a_segment_that_cannot_be_decoded_is_nobody_s_input(tmp_path: Path, kept
 )
 def test_the_encoders_settings_are_pinned(width: int, height: int, of_size: str) -> None:
     """Whoever changes one of these changes the bytes of every segment, and must change the engine version."""
-    color = colorimetry.output_color(
-        colorimetry.complete(
-            matrix="bt709", primaries="bt709", transfer="bt709", full_range=False, chroma_location="left", height=1080
-        )
-    )
     found = write.encoder_settings(
-        crf=18, preset="medium", width=width, height=height, frame_rate="24000/1001", color=color
+        crf=18, preset="medium", width=width, height=height, frame_rate="24000/1001", color=BT709
     )
     pinned = "frame-threads=16:wpp=1:info=0:repeat-headers=0:open-gop=0:scenecut=0"
     assert found.parameters == f"{pinned}{of_size}:keyint=48:min-keyint=48:chromaloc=0"

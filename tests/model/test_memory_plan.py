@@ -26,6 +26,7 @@ from restoration_runner.models.seedvr2.memory_model import (
 )
 from restoration_runner.models.seedvr2.memory_plan import GIB, fitting, ladder, largest_window, usable_bytes
 from restoration_runner.models.seedvr2.vae import VideoVae
+from restoration_runner.restoration.grid import latent_count
 
 SIZES = {"480p": (864, 480), "720p": (1280, 720), "1080p": (1920, 1088), "2160p": (3840, 2160)}
 RING = VaeKnobs(frames_at_once=1)
@@ -139,12 +140,8 @@ def test_the_plan_predicts_what_was_measured(
     size: str, model: str, frames: int, window: int, knobs: Knobs, peak_gib: float
 ) -> None:
     """Live peaks on one H100, BF16 (benchmarks/RESULTS.md)."""
-    work = replace(load(size, model=model, window=latents(window)), scene_latents=latents(frames))
+    work = replace(load(size, model=model, window=latent_count(window)), scene_latents=latent_count(frames))
     assert estimate(work, knobs).peak / GIB == pytest.approx(peak_gib, rel=0.05)
-
-
-def latents(frames: int) -> int:
-    return (frames - 1) // 4 + 1
 
 
 @pytest.mark.parametrize("knobs", [RESIDENT, Knobs(latents_at_once=2, vae=RING), IN_MAPS])

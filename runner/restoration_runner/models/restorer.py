@@ -63,7 +63,7 @@ class Restorer(Protocol):
     def prepare(self, *, width: int, height: int, window_latents: int, overlap_latents: int, scene_frames: int) -> None:
         """Choose what depends on the plan and the device: called once, before `environment` and the first `restore`.
 
-        scene_frames: of the longest scene, which may be shorter than a window.
+        overlap_latents: that two windows share. scene_frames: of the longest scene, which may be shorter than a window.
 
         Raises:
             RestorationError: `InsufficientGPUMemory`, with numbers, for what cannot fit.
