@@ -2,7 +2,7 @@
 
 accuracy  relative error of both in bf16 against the plain network in fp32, block by block and at the end
 speed     time, peak memory and TFLOP/s of one step, and the share of this card's own matrix products; then with
-          weights in 8 bits, turned back by the kernel and by plain PyTorch
+          weights in 8 bits
 knobs     what each exact knob costs in time and saves in memory, and whether the bytes stay
 profile   where the time of a step goes, kernel by kernel
 
@@ -15,7 +15,6 @@ import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ from benchmarks.gpu.arithmetic import transformer_work
 from benchmarks.gpu.machine import GIB, Machine, describe, this_machine, timed
 from benchmarks.gpu.networks import RELEASED, TEXT_TOKENS, config_of, materialise
 from restoration_runner.models.device import prepare_device
-from restoration_runner.models.kernels import dequantise
 from restoration_runner.models.seedvr2.config import DitConfig
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.fast.dit import FastDit
@@ -204,20 +202,11 @@ def speed(config: DitConfig, name: str, chosen: argparse.Namespace, machine: Mac
         given = rounded(inputs(config, size, row.frames, device))
         yield measured(replace(row, weight_bytes=fast.weight_bytes), fast, given, machine, chosen.repeats)
     del fast
-    yield from speed_of_8_bits(config, name, chosen, machine)
-
-
-def speed_of_8_bits(config: DitConfig, name: str, chosen: argparse.Namespace, machine: Machine) -> Iterator[Row]:
-    device = torch.device(chosen.device)
     free(device)
     fast = FastDit(plain(config, torch.bfloat16, device), release=True, fp8_weights=True)
-    takes = dequantise.takes
-    for words, condition in (("by the kernel", takes), ("by PyTorch", lambda _: False)):
-        for row, size in rows_of(config, name, chosen):
-            given = rounded(inputs(config, size, row.frames, device))
-            row = replace(row, path="fp8", knobs=words, weight_bytes=fast.weight_bytes)
-            with mock.patch.object(dequantise, "takes", condition):
-                yield measured(row, fast, given, machine, chosen.repeats)
+    for row, size in rows_of(config, name, chosen):
+        given = rounded(inputs(config, size, row.frames, device))
+        yield measured(replace(row, path="fp8", weight_bytes=fast.weight_bytes), fast, given, machine, chosen.repeats)
 
 
 def rounded(given: list[Tensor]) -> list[Tensor]:

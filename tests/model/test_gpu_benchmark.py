@@ -14,6 +14,7 @@ import torch
 from benchmarks.gpu import arithmetic, busy, copies, dit, numerics, start
 from benchmarks.gpu.__main__ import main
 
+from restoration_runner.models import kernels
 from restoration_runner.models.seedvr2.config import MODELS, RELEASED_VAE
 from restoration_runner.models.seedvr2.vae import VideoVae
 
@@ -62,14 +63,35 @@ def test_the_transformer_alone(
     monkeypatch.setattr(dit, "KNOBS", dit.KNOBS[:2])
     words = ("dit", "--what", "accuracy", "speed", "knobs", "--models", "seedvr2-3b", "--seeds", "1", "--repeats", "1")
     result = found(tmp_path, *words)
-    assert [row["path"] for row in result["rows"][:5]] == ["plain", "fast", "fp8", "fp8", "fast"]
-    assert [row["knobs"] for row in result["rows"][2:4]] == ["by the kernel", "by PyTorch"]
+    assert [row["path"] for row in result["rows"][:4]] == ["plain", "fast", "fp8", "fast"]
     assert all(row["step_ms"] > 0 and row["problem"] is None for row in result["rows"])
     assert all("ANOTHER" not in row["knobs"] for row in result["rows"])
     errors = {row["path"]: row["output"] for row in result["errors"]}
     assert errors["fast fp32"] < 1e-5
     assert 1e-4 < errors["fast bf16"] < errors["plain bf16"] < errors["fast fp8"] < 0.2
     assert "seedvr2-3b" in capsys.readouterr().out
+
+
+def test_every_kernel_has_its_gain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the networks that use it; none is forgotten but the one that only a GPU's attention asks for."""
+    rows = found(tmp_path, "kernels", "--frames", "5", "--repeats", "1")["rows"]
+    used: dict[str, list[str]] = {}
+    for row in rows:
+        assert row["ms"] > 0
+        used.setdefault(row["network"], []).append(row["without"])
+    both_ends = ["", "group_sums", "normalise", "residual", "winograd"]
+    transformer = ["", "gated_mlp", "modulated_norm", "window_gather", "window_scatter"]
+    assert used == {
+        "encode, Winograd": sorted([*both_ends, "unfold_taps"]),
+        "decode, Winograd": sorted([*both_ends, "pixel_shuffle", "sum_taps"]),
+        "encode, 1 frame": sorted([*both_ends[:-1], "unfold_taps"]),
+        "decode, 1 frame": sorted([*both_ends[:-1], "pixel_shuffle", "sum_taps"]),
+        "seedvr2-3b": transformer,
+        "seedvr2-3b, 8 bits": sorted([*transformer, "dequantise"]),
+    }
+    shipped = {path.stem for path in Path(kernels.__path__[0]).glob("*.py")} - {"__init__", "launch", "softmax_rows"}
+    assert {name for names in used.values() for name in names if name} == shipped
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
 
 
 def test_final_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
