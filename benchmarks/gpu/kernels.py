@@ -10,6 +10,7 @@ import json
 import pkgutil
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
@@ -66,12 +67,17 @@ def works(chosen: argparse.Namespace, device: torch.device) -> Iterator[tuple[st
 
 def used_by(work: Callable[[], object]) -> list[ModuleType]:
     """The kernels that a network asks for; a first call as well."""
-    asked = []
-    for module in modules():
-        with mock.patch.object(module, "takes", side_effect=module.takes) as takes:
-            work()
-        asked += [module] if takes.called else []
-    return asked
+    asked = set()
+
+    def noted(module: ModuleType, takes: Callable[..., bool], *given: object) -> bool:
+        asked.add(module)
+        return takes(*given)
+
+    with ExitStack() as patches:
+        for module in modules():
+            patches.enter_context(mock.patch.object(module, "takes", partial(noted, module, module.takes)))
+        work()
+    return [module for module in modules() if module in asked]
 
 
 def rows_of(network: str, work: Callable[[], object], device: torch.device, repeats: int) -> Iterator[Row]:
