@@ -32,11 +32,15 @@ FORMS = ("Winograd", "1 frame")
 
 @dataclass(frozen=True)
 class Row:
-    """One network, median milliseconds. without: the kernel whose fallback computed, none if empty."""
+    """One network, median milliseconds of a call: with all kernels, and with the fallback of one.
+
+    Both are called in turn: a card that changes its pace in between changes it for both.
+    """
 
     network: str
-    without: str
+    kernel: str
     ms: float | None
+    fallback_ms: float | None
 
 
 def modules() -> list[ModuleType]:
@@ -81,28 +85,33 @@ def used_by(work: Callable[[], object]) -> list[ModuleType]:
 
 
 def rows_of(network: str, work: Callable[[], object], device: torch.device, repeats: int) -> Iterator[Row]:
-    used = used_by(work)
-    yield Row(network, "", milliseconds(work, device, repeats))
-    for module in used:
+    for module in used_by(work):
+        name = module.__name__.rpartition(".")[2]
+        try:
+            yield Row(network, name, *milliseconds(module, work, device, repeats))
+        except torch.OutOfMemoryError:
+            yield Row(network, name, None, None)
+
+
+def milliseconds(
+    module: ModuleType, work: Callable[[], object], device: torch.device, repeats: int
+) -> tuple[float, float]:
+    dit.free(device)
+    whole, without = [], []
+    for _ in range(repeats + 1):
+        whole.append(1000 * timed(work, device))
         with mock.patch.object(module, "takes", lambda *_: False):
-            yield Row(network, module.__name__.rpartition(".")[2], milliseconds(work, device, repeats))
+            without.append(1000 * timed(work, device))
+    return statistics.median(whole[1:]), statistics.median(without[1:])
 
 
-def milliseconds(work: Callable[[], object], device: torch.device, repeats: int) -> float | None:
-    """The median of some calls behind a first one; None where the GPU's memory is too small."""
-    try:
-        dit.free(device)
-        return 1000 * statistics.median([timed(work, device) for _ in range(repeats + 1)][1:])
-    except torch.OutOfMemoryError:
-        return None
-
-
-def show(row: Row, whole: float | None) -> None:
-    if row.ms is None or whole is None:
-        print(f"{row.network:24}{row.without or 'nothing':20} does not fit", flush=True)
+def show(row: Row) -> None:
+    start = f"{row.network:24}{row.kernel:18}"
+    if row.ms is None or row.fallback_ms is None:
+        print(f"{start} does not fit", flush=True)
         return
-    gain = f"{row.ms - whole:+9.1f}{row.ms / whole:8.2f}" if row.without else ""
-    print(f"{row.network:24}{row.without or 'nothing':20}{row.ms:9.1f}{gain}", flush=True)
+    more, times = row.fallback_ms - row.ms, row.fallback_ms / row.ms
+    print(f"{start}{row.ms:9.1f}{row.fallback_ms:10.1f}{more:+8.1f}{times:7.2f}", flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,13 +126,11 @@ def main(chosen: argparse.Namespace) -> None:
     device = prepare_device(chosen.device)
     machine = this_machine(device, tiny=chosen.tiny)
     print(describe(machine), flush=True)
-    print(f"{'network':24}{'without':20}{'ms':>9}{'more':>9}{'times':>8}")
+    print(f"{'network':24}{'kernel':18}{'ms':>9}{'fallback':>10}{'more':>8}{'times':>7}")
     rows: list[Row] = []
     for network, work in works(chosen, device):
-        whole = None
         for row in rows_of(network, work, device, chosen.repeats):
-            whole = row.ms if not row.without else whole
-            show(row, whole)
+            show(row)
             rows.append(row)
             if chosen.json:
                 found = {"machine": asdict(machine), "rows": [asdict(each) for each in rows]}
