@@ -15,14 +15,13 @@ from restoration_runner.models.kernels import (
     pixel_shuffle,
     residual,
     softmax_rows,
-    sum_taps,
     unfold_taps,
     winograd,
 )
 from restoration_runner.models.kernels.group_sums import GroupNormWeights, scale_and_shift
 from tests.model.kernel_cases import Draw, Run, print_errors
 
-MODULES = (group_sums, normalise, pixel_shuffle, residual, softmax_rows, sum_taps, unfold_taps, winograd)
+MODULES = (group_sums, normalise, pixel_shuffle, residual, softmax_rows, unfold_taps, winograd)
 FP32, BF16 = torch.float32, torch.bfloat16
 EPS = 1e-6
 
@@ -82,12 +81,6 @@ def unfolded(draw: Draw, shape: tuple[int, int, int, int]) -> list[Tensor]:
     return [unfold_taps.unfold_taps(draw.rows(*shape))]
 
 
-def summed(draw: Draw, frames: int, size: tuple[int, int], channels: int, *, has_past: bool) -> list[Tensor]:
-    maps = sum_taps.map_channels(channels)
-    z, past = draw.rows(frames, *size, maps), draw.rows(2, *size, maps)
-    return [sum_taps.sum_taps(z, past if has_past else None, draw.vectors(channels))]
-
-
 def softmax(draw: Draw, rows: int, width: int) -> list[Tensor]:
     return [softmax_rows.softmax_rows(draw.vectors(rows, width) * 100, 0.1, draw.dtype)]
 
@@ -145,9 +138,6 @@ def cases() -> Iterator[Case]:
     yield "shuffle in bf16", BF16, lambda d: shuffled(d, 1, (10, 70), 64, 1, 32)
     yield "unfold", FP32, lambda d: unfolded(d, (5, 7, 20, 3))
     yield "unfold one column", BF16, lambda d: unfolded(d, (3, 5, 1, 4))
-    yield "sum of taps at a start", FP32, lambda d: summed(d, 4, (9, 31), 3, has_past=False)
-    yield "sum of taps", BF16, lambda d: summed(d, 3, (5, 7), 3, has_past=True)
-    yield "sum of taps of one frame", FP32, lambda d: summed(d, 1, (5, 7), 2, has_past=True)
     yield "maps of four frames", FP32, lambda d: mapped(d, 1, (5, 7), 8)
     yield "maps at a start", FP32, lambda d: mapped(d, 2, (9, 5), 4, at_start=True)
     yield "maps in bf16", BF16, lambda d: mapped(d, 2, (7, 6), 32)

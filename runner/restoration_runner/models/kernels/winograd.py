@@ -7,7 +7,8 @@ anyway, norm and SiLU before, bias, residual and the next norm's sums after, is 
 
 Measured on one H100 in bf16, a residual block, ms a frame: 2.49 instead of 3.04 with rings for 128 channels of
 1280×720, 1.93 instead of 2.63 for 256 of 640×360, 1.50 instead of 2.40 for 512 of 320×180; then the passes were tuned
-from 2.1-2.6 to 2.75-2.96 of the 3.0 TB/s of a copy, another 0.1 to 0.2 ms.
+from 2.1-2.6 to 2.75-2.96 of the 3.0 TB/s of a copy, another 0.1 to 0.2 ms. The encoder takes 212 instead of 1257 ms,
+the decoder 447 instead of 2215; with rings they take 297 and 611.
 """
 
 from dataclasses import dataclass

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor
 
-from restoration_runner.models.kernels.sum_taps import sum_taps, tap_map_weight
 from restoration_runner.models.seedvr2 import vae
 from restoration_runner.models.seedvr2.config import VaeConfig
 from restoration_runner.models.seedvr2.fast.vae_blocks import (
@@ -19,28 +17,11 @@ from restoration_runner.models.seedvr2.fast.vae_blocks import (
     weight_of,
 )
 from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv, Room
-from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
+from restoration_runner.models.seedvr2.fast.vae_last_conv import LastConv
 from restoration_runner.models.seedvr2.fast.vae_middle import MiddleBlock
-from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs
 from restoration_runner.models.seedvr2.fast.vae_upsample import Upsample, upsample
 from restoration_runner.models.seedvr2.fast.vae_winograd import res_block
-
-
-class LastConv:
-    """3×3×3 to a few image channels, as one 2-D convolution to the maps of its time taps (`kernels/sum_taps.py`)."""
-
-    def __init__(self, conv: vae.CausalConv3d) -> None:
-        weight = weight_of(conv)
-        self.weight, self.bias = channels_last(tap_map_weight(weight), weight.dtype), bias_of(conv).float()
-
-    def __call__(self, x: Tensor, state: FastState | None) -> Tensor:
-        past = past_of(state, self)
-        maps = convolve(x, self.weight)
-        out = sum_taps(maps, None if past is None else past.frames, self.bias)
-        if state is not None:
-            known = torch.cat([maps[:1], maps[-2:]] if past is None else [past.frames, maps[-2:]])
-            state.remember(self, known[-2:].clone(), seen=x.shape[0] + (past.seen if past else 0))
-        return out
 
 
 @dataclass(frozen=True)
