@@ -3,6 +3,7 @@
     python -m benchmarks.gpu stages            each stage, time and memory, plain and fast side by side
     python -m benchmarks.gpu dit               the transformer alone: accuracy, speed, exact knobs, profile
     python -m benchmarks.gpu numerics          final frames of the fast path in BF16 beside the plain one in FP32
+    python -m benchmarks.gpu layers            the error behind each layer in BF16, plain and fast
     python -m benchmarks.gpu clip              a generated 720p clip through the whole runner, file to file
     python -m benchmarks.gpu start             from the start of the process to the first window
     python -m benchmarks.gpu vae               the VAE alone: time, memory and error of each knob

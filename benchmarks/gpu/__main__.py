@@ -7,7 +7,7 @@ from pathlib import Path
 
 import benchmarks.gpu
 
-COMMANDS = ("stages", "vae", "dit", "kernels", "memory", "numerics", "clip", "start", "copies", "roofline")
+COMMANDS = ("stages", "vae", "dit", "kernels", "layers", "memory", "numerics", "clip", "start", "copies", "roofline")
 
 
 def main(arguments: list[str] | None = None) -> None:

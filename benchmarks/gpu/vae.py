@@ -72,10 +72,10 @@ class Error:
     decode: float
 
 
-def make_plain(config: VaeConfig, device: torch.device) -> VideoVae:
+def make_plain(config: VaeConfig, device: torch.device, seed: int = 0) -> VideoVae:
     with torch.device("meta"):
         vae = VideoVae(config)
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator(device).manual_seed(seed)
     materialise(vae.eval().requires_grad_(False), device=device, dtype=torch.bfloat16, generator=generator)
     return vae
 

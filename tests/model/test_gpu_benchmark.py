@@ -94,6 +94,24 @@ def test_every_kernel_has_its_gain(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
 
 
+def test_every_layer_has_its_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of both halves of the VAE, in every form; errors grow from one rounding to a few."""
+    result = found(tmp_path, "layers", "--networks", "vae", "seedvr2-3b", "--seeds", "1")
+    rows = {(row["network"], row["layer"], row["path"]): row["ulp"] for row in result["rows"]}
+    vae = [layer for network, layer, path in rows if (network, path) == ("vae", "fast")]
+    nano = MODELS["seedvr2-nano"]
+    levels, blocks = len(nano.vae.channels), nano.vae.encoder_blocks
+    assert len(vae) == len(set(vae)) == levels * (2 * blocks + 1) + 2 * (levels - 1 + 3 + 2)
+    assert vae[0] == "encoder.conv_in" and vae[-1] == "decoder.conv_out"
+    forms = ("plain", "fast", "fast, Winograd")
+    assert all(0.1 < rows["vae", layer, form] < 3 for layer in vae for form in forms)
+    assert all(rows["vae", "encoder.conv_in", form] < 0.3 for form in forms)
+    transformer = [(layer, path) for network, layer, path in rows if network == "seedvr2-3b"]
+    names = [*(f"blocks.{i}" for i in range(nano.dit.layers)), "output"]
+    assert transformer == list(product(names, ("plain", "fast")))
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 1 + len(vae) + 1 + len(names)
+
+
 def test_final_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "FRAMES", {"seedvr2-nano": 1, "seedvr2-3b": 5})
     rows = found(tmp_path, "numerics", "--models", "seedvr2-3b", "--seeds", "1")["rows"]
