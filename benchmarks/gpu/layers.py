@@ -41,8 +41,8 @@ WHOLE = {
 }
 """All frames at once, so that each layer is called once."""
 ULP = torch.finfo(torch.bfloat16).eps
-
 DIT_SIZE = (256, 144)
+"""Width and height of the transformer's pictures; the VAE's are `vae.ACCURACY_SIZE`."""
 
 Layers = dict[str, Tensor]
 """A layer's name to its output, channels last, in the order in which they are computed."""
