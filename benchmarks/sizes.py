@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from restoration_runner.models.seedvr2.config import MODELS
 from restoration_runner.models.seedvr2.memory_model import Load
 from restoration_runner.models.seedvr2.memory_plan import GIB, fitting, host_bytes_needed, ladder
+from restoration_runner.restoration.grid import latent_count
 
 SIZES = {"854×480": (864, 480), "1280×720": (1280, 720), "1920×1080": (1920, 1088), "3840×2160": (3840, 2160)}
 """By name; the networks see multiples of 16."""
@@ -38,9 +39,13 @@ def load(size: str, model: str, window_frames: int) -> Load:
     """Windows of `window_frames` frames (4n+1) of that size, in a scene of any length."""
     width, height = SIZES[size]
     config = MODELS[model]
-    latents = (window_frames - 1) // 4 + 1
     return Load(
-        dit=config.dit, vae=config.vae, width=width, height=height, window_latents=latents, text_tokens=TEXT_TOKENS
+        dit=config.dit,
+        vae=config.vae,
+        width=width,
+        height=height,
+        window_latents=latent_count(window_frames),
+        text_tokens=TEXT_TOKENS,
     )
 
 

@@ -19,6 +19,7 @@ from restoration_runner.models.seedvr2.config import DitConfig, ModelConfig, Vae
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.vae import VideoVae
 from restoration_runner.models.seedvr2.windows import Grid
+from restoration_runner.restoration.grid import latent_count
 
 TEXT_TOKENS = 58
 BYTES = 2  # of a number in bf16
@@ -52,7 +53,7 @@ class _Counter(TorchDispatchMode):
 
 def work_of(config: ModelConfig, *, width: int, height: int, frames: int) -> dict[str, Work]:
     """Work of `encode`, `transformer` and `decode` for one window; `frames` is 4n+1, the picture already aligned."""
-    grid = ((frames - 1) // 4 + 1, height // 8, width // 8)
+    grid = (latent_count(frames), height // 8, width // 8)
     encode, decode = _vae_work(config.vae, frames, grid)
     return {"encode": encode, "transformer": transformer_work(config.dit, grid), "decode": decode}
 

@@ -8,11 +8,10 @@ Needs PyAV and ffprobe.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.busy import Busy, traced
-from benchmarks.gpu.machine import describe, this_machine
+from benchmarks.gpu.machine import begin, save
 from benchmarks.gpu.networks import RELEASED, build, config_of
 from benchmarks.gpu.stages import PATHS, parse_knobs
 from restoration_api.defaults import Choices
@@ -196,15 +195,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(chosen: argparse.Namespace) -> None:
     logs.configure(json=False, default_level="warning")
-    machine = this_machine(prepare_device(chosen.device), tiny=chosen.tiny)
-    print(describe(machine), flush=True)
-    found: dict[str, object] = {"machine": asdict(machine), "model": chosen.model, "path": chosen.path}
+    _, machine = begin(chosen)
+    found: dict[str, object] = {"model": chosen.model, "path": chosen.path}
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as name:
         for what, run in measurements(Bench(chosen, Path(name)), chosen):
             show(what, run)
-            found[what] = asdict(run)
-            if chosen.json:
-                chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+            found[what] = run
+            save(chosen.json, machine, **found)
 
 
 def measurements(bench: Bench, chosen: argparse.Namespace) -> Iterator[tuple[str, Run]]:

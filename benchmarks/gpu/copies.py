@@ -6,19 +6,17 @@ ones, and beside work that is started kernel by kernel the same replayed as one.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.machine import describe, synchronize, this_machine
+from benchmarks.gpu.machine import begin, save, synchronize
 from benchmarks.gpu.stages import SIZES, TINY
 from restoration_api.ledger import ColorFacts, ColorRange
 from restoration_api.request import ColorCorrection
-from restoration_runner.models.device import prepare_device
 from restoration_runner.restoration.copies import Downloads, pinned
 from restoration_runner.restoration.noise import Normals, Purpose, normal
 from restoration_runner.restoration.replay import Replayed
@@ -131,9 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(describe(machine))
+    device, machine = begin(chosen)
     equal = bits_are_equal(device)
     print(f"noise of the device equals the host's bit for bit: {'yes' if equal else 'NO'}")
     same = replays_are_equal(device)
@@ -144,13 +140,6 @@ def main(chosen: argparse.Namespace) -> None:
         for row in rows_of(*(TINY if chosen.tiny else SIZES)[size], device):
             rows.append(row)
             print(f"{row.what:36}{row.width}x{row.height:<6}{row.host_ms:9.3f}{row.device_ms:11.3f}", flush=True)
-    if chosen.json:
-        found = {
-            "machine": asdict(machine),
-            "noiseIsEqual": equal,
-            "replaysAreEqual": same,
-            "rows": [asdict(row) for row in rows],
-        }
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+    save(chosen.json, machine, noiseIsEqual=equal, replaysAreEqual=same, rows=rows)
     if not (equal and same):
         raise SystemExit(1)

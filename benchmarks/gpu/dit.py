@@ -1,4 +1,4 @@
-"""The fast transformer alone, beside the plain one: accuracy block by block, speed, exact knobs, kernels.
+"""The fast transformer alone, beside the plain one: accuracy block by block, speed, exact knobs, profile.
 
 accuracy  relative error of both in bf16 against the plain network in fp32, block by block and at the end
 speed     time, peak memory and TFLOP/s of one step, and the share of this card's own matrix products; then with
@@ -11,28 +11,29 @@ Random weights of trained scale. Peaks of memory include weights and inputs.
 
 import argparse
 import gc
-import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.arithmetic import transformer_work
-from benchmarks.gpu.machine import GIB, Machine, describe, this_machine, timed
+from benchmarks.gpu.machine import GIB, Machine, begin, save, timed
 from benchmarks.gpu.networks import RELEASED, TEXT_TOKENS, config_of, materialise
-from restoration_runner.models.device import prepare_device
 from restoration_runner.models.seedvr2.config import DitConfig
 from restoration_runner.models.seedvr2.dit import NaDiT
 from restoration_runner.models.seedvr2.fast.dit import FastDit
 from restoration_runner.models.seedvr2.fast.dit_knobs import DitKnobs
+from restoration_runner.restoration.grid import latent_count
 
 WHAT = ("accuracy", "speed", "knobs", "profile")
 SIZES = {"480p": (864, 480), "720p": (1280, 720), "1080p": (1920, 1088), "2160p": (3840, 2160)}
 """Width and height as the networks see them, multiples of 16."""
 TINY = (64, 48)
 ACCURACY_FRAMES = 5
+PATHS = ("fast fp32", "plain bf16", "fast bf16", "fast fp8")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def inputs(config: DitConfig, size: tuple[int, int], frames: int, device: torch.
     """Noise and condition as latents have them, the text and the timestep."""
     width, height = size
     generator = torch.Generator(device).manual_seed(seed)
-    shape = (1, (frames - 1) // 4 + 1, height // 8, width // 8, config.in_channels)
+    shape = (1, latent_count(frames), height // 8, width // 8, config.in_channels)
     video = torch.randn(shape, generator=generator, device=device)
     text = torch.randn(1, TEXT_TOKENS, config.text_width, generator=generator, device=device)
     return [video, text, torch.full((1,), 1000.0, device=device)]
@@ -110,26 +111,40 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def errors_of(
+    config: DitConfig, size: tuple[int, int], seed: int, device: torch.device, *, paths: Collection[str]
+) -> dict[str, list[float]]:
+    """Of each of these `PATHS`: relative L2 behind every block, then of the output.
+
+    Both precisions start from the same bf16 numbers: the rounding of weights and inputs is not the question.
+    """
+    network = plain(config, torch.bfloat16, device, seed).float()
+    low = rounded(inputs(config, size, ACCURACY_FRAMES, device, seed))
+    given = [x.float() for x in low]
+    expected = watched_plain(network, given)
+
+    def errors(stages: list[Tensor]) -> list[float]:
+        return [relative(a, b) for a, b in zip(stages, expected, strict=True)]
+
+    found = {"fast fp32": errors(watched_fast(network, given))} if "fast fp32" in paths else {}
+    network.to(torch.bfloat16)
+    watched = {
+        "plain bf16": watched_plain,
+        "fast bf16": watched_fast,
+        "fast fp8": partial(watched_fast, fp8_weights=True),
+    }
+    return found | {path: errors(watch(network, low)) for path, watch in watched.items() if path in paths}
+
+
 @torch.no_grad()
 def accuracy(config: DitConfig, name: str, chosen: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Both precisions start from the same bf16 numbers: the rounding of weights and inputs is not the question."""
     device, size = torch.device(chosen.device), TINY if chosen.tiny else SIZES["480p"]
     print(f"{name}, 480p x {ACCURACY_FRAMES}: relative L2 error of the output, then behind every sixth block")
     for seed in range(chosen.seeds):
-        network = plain(config, torch.bfloat16, device, seed).float()
-        low = rounded(inputs(config, size, ACCURACY_FRAMES, device, seed))
-        given = [x.float() for x in low]
-        expected = watched_plain(network, given)
-        found = {"fast fp32": watched_fast(network, given)}
-        network.to(torch.bfloat16)
-        found |= {"plain bf16": watched_plain(network, low), "fast bf16": watched_fast(network, low)}
-        found["fast fp8"] = watched_fast(network, low, fp8_weights=True)
-        for path, stages in found.items():
-            errors = [relative(a, b) for a, b in zip(stages, expected, strict=True)]
+        for path, errors in errors_of(config, size, seed, device, paths=PATHS).items():
             yield {"model": name, "seed": seed, "path": path, "output": errors[-1], "blocks": errors[:-1]}
             shown = " ".join(f"{error:.1e}" for error in [*errors[:-1:6], errors[-2]])
             print(f"seed {seed} {path:11} {errors[-1]:.2e}  {shown}", flush=True)
-        del network
         free(device)
 
 
@@ -185,28 +200,29 @@ def rows_of(config: DitConfig, name: str, chosen: argparse.Namespace) -> Iterato
     for size in chosen.sizes:
         for frames in chosen.frames:
             width, height = TINY if chosen.tiny else SIZES[size]
-            tflop = transformer_work(config, ((frames - 1) // 4 + 1, height // 8, width // 8)).tflop
+            tflop = transformer_work(config, (latent_count(frames), height // 8, width // 8)).tflop
             yield Row(name, "fast", size, frames, tflop), (width, height)
 
 
 @torch.no_grad()
 def speed(config: DitConfig, name: str, chosen: argparse.Namespace, machine: Machine) -> Iterator[Row]:
     device = torch.device(chosen.device)
+
+    def rows(path: str, network: NaDiT | FastDit, repeats: int, weight_bytes: int | None) -> Iterator[Row]:
+        for row, size in rows_of(config, name, chosen):
+            given = rounded(inputs(config, size, row.frames, device))
+            yield measured(replace(row, path=path, weight_bytes=weight_bytes), network, given, machine, repeats)
+
     network = plain(config, torch.bfloat16, device)
-    for row, size in rows_of(config, name, chosen) if chosen.plain else ():
-        given = rounded(inputs(config, size, row.frames, device))
-        yield measured(replace(row, path="plain"), network, given, machine, 1)
+    if chosen.plain:
+        yield from rows("plain", network, 1, None)
     fast = FastDit(network, release=True)
     del network
-    for row, size in rows_of(config, name, chosen):
-        given = rounded(inputs(config, size, row.frames, device))
-        yield measured(replace(row, weight_bytes=fast.weight_bytes), fast, given, machine, chosen.repeats)
+    yield from rows("fast", fast, chosen.repeats, fast.weight_bytes)
     del fast
     free(device)
     fast = FastDit(plain(config, torch.bfloat16, device), release=True, fp8_weights=True)
-    for row, size in rows_of(config, name, chosen):
-        given = rounded(inputs(config, size, row.frames, device))
-        yield measured(replace(row, path="fp8", weight_bytes=fast.weight_bytes), fast, given, machine, chosen.repeats)
+    yield from rows("fp8", fast, chosen.repeats, fast.weight_bytes)
 
 
 def rounded(given: list[Tensor]) -> list[Tensor]:
@@ -284,16 +300,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(describe(machine), flush=True)
+    device, machine = begin(chosen)
     rows: list[Row] = []
     errors: list[dict[str, object]] = []
     for name in chosen.models:
         config = config_of(name, tiny=chosen.tiny).dit
         if "accuracy" in chosen.what:
             errors += accuracy(config, name, chosen)
-            save(chosen, machine, rows, errors)
+            save(chosen.json, machine, rows=rows, errors=errors)
         if {"speed", "knobs"} & set(chosen.what):
             columns = ("step ms", "TFLOP/s", "% peak", "live", "reserved", "weights", "first s")
             print(
@@ -305,15 +319,8 @@ def main(chosen: argparse.Namespace) -> None:
             for row in measure(config, name, chosen, machine) if what in chosen.what else ():
                 show(row)
                 rows.append(row)
-                save(chosen, machine, rows, errors)
+                save(chosen.json, machine, rows=rows, errors=errors)
             free(device)
         if "profile" in chosen.what:
             profile(config, name, chosen)
             free(device)
-
-
-def save(chosen: argparse.Namespace, machine: Machine, rows: list[Row], errors: list[dict[str, object]]) -> None:
-    """After every row: what was measured stays if the program is ended."""
-    if chosen.json:
-        found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows], "errors": errors}
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")

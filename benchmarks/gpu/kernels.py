@@ -6,12 +6,11 @@ Winograd and with rings, the transformer with weights in 16 and in 8 bits. Rando
 """
 
 import argparse
-import json
 import pkgutil
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -20,10 +19,9 @@ from unittest import mock
 import torch
 
 from benchmarks.gpu import dit, vae
-from benchmarks.gpu.machine import describe, this_machine, timed
+from benchmarks.gpu.machine import begin, save, timed
 from benchmarks.gpu.networks import RELEASED, config_of
 from restoration_runner.models import kernels
-from restoration_runner.models.device import prepare_device
 from restoration_runner.models.seedvr2.fast.dit import FastDit
 
 FORMS = ("Winograd", "1 frame")
@@ -54,8 +52,9 @@ def works(chosen: argparse.Namespace, device: torch.device) -> Iterator[tuple[st
     width, height = dit.TINY if chosen.tiny else dit.SIZES[chosen.size]
     config = config_of("seedvr2-3b", tiny=chosen.tiny).vae
     given = vae.inputs(config, (chosen.frames, height, width), device)
+    plain = vae.make_plain(config, device)
     for form in FORMS:
-        network = vae.with_knobs(vae.make_plain(config, device), form, height)
+        network = vae.with_knobs(plain, form, height)
         for part, x in given.items():
             yield f"{part}, {form}", partial(vae.run, network, part, x, streamed=False)
         del network
@@ -123,15 +122,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @torch.no_grad()
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(describe(machine), flush=True)
+    device, machine = begin(chosen)
     print(f"{'network':24}{'kernel':18}{'ms':>9}{'fallback':>10}{'more':>8}{'times':>7}")
     rows: list[Row] = []
     for network, work in works(chosen, device):
         for row in rows_of(network, work, device, chosen.repeats):
             show(row)
             rows.append(row)
-            if chosen.json:
-                found = {"machine": asdict(machine), "rows": [asdict(each) for each in rows]}
-                chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+            save(chosen.json, machine, rows=rows)

@@ -7,7 +7,6 @@ not depend on their size.
 """
 
 import argparse
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterator
@@ -20,9 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import dit, vae
-from benchmarks.gpu.machine import describe, this_machine
+from benchmarks.gpu.machine import begin, save
 from benchmarks.gpu.networks import RELEASED, config_of
-from restoration_runner.models.device import prepare_device
 from restoration_runner.models.seedvr2.config import DitConfig, VaeConfig
 from restoration_runner.models.seedvr2.fast.vae import FastVae
 from restoration_runner.models.seedvr2.fast.vae_blocks import Activation, ResBlock
@@ -41,6 +39,8 @@ WHOLE = {
 }
 """All frames at once, so that each layer is called once."""
 ULP = torch.finfo(torch.bfloat16).eps
+DIT_PATHS = {"plain": "plain bf16", "fast": "fast bf16"}
+"""To what `dit.errors_of` calls them."""
 DIT_SIZE = (256, 144)
 """Width and height of the transformer's pictures; the VAE's are `vae.ACCURACY_SIZE`."""
 
@@ -86,24 +86,27 @@ def plain_layers(network: VideoVae, given: dict[str, Tensor]) -> Layers:
 
 def fast_layers(network: FastVae, given: dict[str, Tensor]) -> Layers:
     found: Layers = {}
+    names = names_of(network)
     with ExitStack() as patches:
         for watched in WATCHED:
-            patches.enter_context(noted(*watched, names_of(network), found))
+            patches.enter_context(noted(*watched, names, found))
         for part, x in given.items():
             getattr(network, part)(x)
     return found
 
 
-def names_of(network: FastVae) -> dict[int, str]:
-    """By the identity of the layer: what the plain module of the same place is called."""
-    found: dict[int, str] = {}
+def names_of(network: FastVae) -> dict[object, str]:
+    """What the plain module in the place of a layer is called."""
+    found: dict[object, str] = {}
     for part, half in (("encoder", network._encoder), ("decoder", network._decoder)):
-        found |= {id(half.conv_in): f"{part}.conv_in", id(half.conv_out): f"{part}.conv_out"}
-        for name in ("before", "attention", "after"):
-            found[id(getattr(half.middle, name))] = f"{part}.middle.{name}"
+        found |= {half.conv_in: f"{part}.conv_in", half.conv_out: f"{part}.conv_out"}
+        found |= {getattr(half.middle, name): f"{part}.middle.{name}" for name in ("before", "attention", "after")}
         for i, level in enumerate(half.levels):
-            found[id(getattr(level, "down" if part == "encoder" else "up"))] = f"{part}.levels.{i}.resample"
-            found |= {id(block): f"{part}.levels.{i}.blocks.{j}" for j, block in enumerate(level.blocks)}
+            found |= {block: f"{part}.levels.{i}.blocks.{j}" for j, block in enumerate(level.blocks)}
+    downs = enumerate(level.down for level in network._encoder.levels)
+    ups = enumerate(level.up for level in network._decoder.levels)
+    found |= {down: f"encoder.levels.{i}.resample" for i, down in downs if down is not None}
+    found |= {up: f"decoder.levels.{i}.resample" for i, up in ups if up is not None}
     return found
 
 
@@ -140,14 +143,14 @@ WATCHED: tuple[tuple[type, str, Callable[..., Tensor]], ...] = (
 
 @contextmanager
 def noted(
-    owner: type, method: str, read: Callable[..., Tensor], names: dict[int, str], found: Layers
+    owner: type, method: str, read: Callable[..., Tensor], names: dict[object, str], found: Layers
 ) -> Iterator[None]:
     own = getattr(owner, method)
 
     def call(layer: object, *given: Any, **named: Any) -> Any:
         out = own(layer, *given, **named)
-        if id(layer) in names:
-            found[names[id(layer)]] = read(layer, out, *given).float().clone()  # its memory may be used again
+        if layer in names:
+            found[names[layer]] = read(layer, out, *given).float().clone()  # its memory may be used again
         return out
 
     with mock.patch.object(owner, method, call):
@@ -168,16 +171,9 @@ def vae_errors(config: VaeConfig, chosen: argparse.Namespace, device: torch.devi
 
 def dit_errors(config: DitConfig, chosen: argparse.Namespace, device: torch.device) -> Iterator[Errors]:
     for seed in range(chosen.seeds):
-        network = dit.plain(config, torch.bfloat16, device, seed)
-        low = dit.rounded(dit.inputs(config, DIT_SIZE, dit.ACCURACY_FRAMES, device, seed))
-        forms = {"plain": dit.watched_plain(network, low), "fast": dit.watched_fast(network, low)}
-        wanted = dit.watched_plain(network.float(), [x.float() for x in low])
-        names = [*(f"blocks.{i}" for i in range(len(wanted) - 1)), "output"]
-        yield errors(
-            {form: dict(zip(names, layers, strict=True)) for form, layers in forms.items()},
-            dict(zip(names, wanted, strict=True)),
-        )
-        del network
+        found = dit.errors_of(config, DIT_SIZE, seed, device, paths=DIT_PATHS.values())
+        names = [*(f"blocks.{i}" for i in range(config.layers)), "output"]
+        yield {(name, form): found[path][i] for i, name in enumerate(names) for form, path in DIT_PATHS.items()}
 
 
 # --- program ---------------------------------------------------------------------------------------------------
@@ -209,9 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @torch.no_grad()
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(describe(machine), flush=True)
+    device, machine = begin(chosen)
     rows: list[Row] = []
     for name in chosen.networks:
         config = config_of("seedvr2-3b" if name == "vae" else name, tiny=chosen.tiny)
@@ -219,6 +213,4 @@ def main(chosen: argparse.Namespace) -> None:
         made = rows_of(name, list(found))
         show(made)
         rows += made
-        if chosen.json:
-            listed = [asdict(row) | {"ulp": row.ulp} for row in rows]
-            chosen.json.write_text(json.dumps({"machine": asdict(machine), "rows": listed}, indent=1) + "\n")
+        save(chosen.json, machine, rows=[asdict(row) | {"ulp": row.ulp} for row in rows])

@@ -1,16 +1,18 @@
 """Where figures were taken: device, driver, versions, commit; and what this very card reaches in this very run."""
 
+import argparse
+import json
 import os
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from restoration_runner.models.device import device_name
+from restoration_runner.models.device import device_name, prepare_device
 
 GIB = 2**30
 ROUNDS = 5
@@ -29,6 +31,20 @@ class Machine:
     commit: str | None
     matmul_tflops: float
     copy_gb_s: float
+
+
+def begin(chosen: argparse.Namespace) -> tuple[torch.device, Machine]:
+    """The device that was asked for, and what was found of it, which is printed."""
+    device = prepare_device(chosen.device)
+    machine = this_machine(device, tiny=chosen.tiny)
+    print(describe(machine), flush=True)
+    return device, machine
+
+
+def save(path: Path | None, machine: Machine, /, **found: object) -> None:
+    """For `--json`, called after every row: a run that is cut short leaves what it has. found: dataclasses, too."""
+    if path is not None:
+        path.write_text(json.dumps({"machine": machine, **found}, indent=1, default=asdict) + "\n")
 
 
 def this_machine(device: torch.device, *, tiny: bool) -> Machine:

@@ -10,10 +10,9 @@ import argparse
 import copy
 import gc
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -21,13 +20,13 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.machine import GIB, Machine, describe, this_machine
+from benchmarks.gpu.machine import GIB, Machine, begin, save
 from benchmarks.gpu.networks import RELEASED, SEED, TEXT_TOKENS, build, config_of
 from benchmarks.gpu.stages import SIZES, STAGES, TINY, Row, measure, moving_picture, parse_knobs, scene, scene_work
 from restoration_api.outcome import FailureReason
 from restoration_api.request import Precision
 from restoration_runner.errors import RestorationError
-from restoration_runner.models.device import compute_dtype, host_memory_bytes, prepare_device
+from restoration_runner.models.device import compute_dtype, host_memory_bytes
 from restoration_runner.models.seedvr2 import memory_plan
 from restoration_runner.models.seedvr2.config import ModelConfig
 from restoration_runner.models.seedvr2.fast.dit import FastDit
@@ -261,9 +260,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(f"{describe(machine)}\n{HEADING}", flush=True)
+    device, machine = begin(chosen)
+    print(HEADING, flush=True)
     rows: list[Found] = []
     models = Models(device)
     for name, text in itertools.product(chosen.models, chosen.cases):
@@ -278,6 +276,4 @@ def main(chosen: argparse.Namespace) -> None:
             rows.append(compared(config, case, knobs, card_bytes=card_bytes, models=models, machine=machine))
             show(rows[-1])
             free(device)
-            if chosen.json:  # after every case: a run that is cut short leaves what it has
-                found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
-                chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+            save(chosen.json, machine, rows=rows)

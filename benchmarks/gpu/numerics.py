@@ -8,28 +8,26 @@ any colour transfer, so nothing of the input hides an error.
 import argparse
 import copy
 import gc
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.machine import describe, this_machine
+from benchmarks.gpu.machine import begin, save
 from benchmarks.gpu.networks import build, config_of
 from benchmarks.gpu.stages import Row as Case
 from benchmarks.gpu.stages import moving_picture
 from restoration_api.request import Precision
-from restoration_runner.models.device import prepare_device
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.folder import LoadedModel, read_folder
 from restoration_runner.models.seedvr2.half import parameter_dtype
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.networks import NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
-from restoration_runner.restoration.grid import scene_segments
+from restoration_runner.restoration.grid import latent_count, scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment, resize
 from restoration_runner.weights.source import SHIPPED, find_model
 
@@ -57,7 +55,7 @@ def restored(restorer: SeedVr2Restorer, frames: list[Tensor], seed: int) -> Tens
     (work,) = scene_segments(
         start=0,
         frames=len(frames),
-        window=min(WINDOW_LATENTS, (len(frames) - 1) // 4 + 1),
+        window=min(WINDOW_LATENTS, latent_count(len(frames))),
         overlap=1,
         per_segment=10_000,
         encoder_warmup=own.encoder_warmup,
@@ -140,9 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(describe(machine), flush=True)
+    device, machine = begin(chosen)
     print(f"{'model':20}{'path':21}{'precision':11}{'seed':>4}{'dB':>8}  twice")
     rows = []
     for name in chosen.models:
@@ -158,6 +154,4 @@ def main(chosen: argparse.Namespace) -> None:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    if chosen.json:
-        found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+    save(chosen.json, machine, rows=rows)

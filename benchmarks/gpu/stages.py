@@ -8,18 +8,16 @@ one, loads kernels (`cold s`). A case that does not fit says so.
 import argparse
 import gc
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.arithmetic import Work, work_of
-from benchmarks.gpu.machine import GIB, Machine, describe, synchronize, this_machine
+from benchmarks.gpu.machine import GIB, Machine, describe, save, synchronize, this_machine
 from benchmarks.gpu.networks import RELEASED, SEED, build, config_of
 from restoration_runner.errors import RestorationError
 from restoration_runner.models.device import compute_dtype, prepare_device
@@ -29,7 +27,7 @@ from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
 from restoration_runner.models.seedvr2.knobs import Knobs
 from restoration_runner.models.seedvr2.networks import NetworkPath
 from restoration_runner.models.seedvr2.restorer import SeedVr2Restorer
-from restoration_runner.restoration.grid import SegmentWork, scene_segments
+from restoration_runner.restoration.grid import SegmentWork, latent_count, scene_segments
 from restoration_runner.restoration.resize import pad_to_alignment
 from restoration_runner.restoration.stopwatch import stopwatch, timed
 
@@ -193,7 +191,7 @@ def scene(case: Row, frames: int) -> SegmentWork:
     (work,) = scene_segments(
         start=0,
         frames=frames,
-        window=(case.window_frames - 1) // 4 + 1,
+        window=latent_count(case.window_frames),
         overlap=1,
         per_segment=10_000,
         encoder_warmup=1,
@@ -273,8 +271,7 @@ def main(chosen: argparse.Namespace) -> None:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        if chosen.json:
-            write(chosen.json, machine, rows)  # after every network: a run that is cut short leaves what it has
+        save(chosen.json, machine, rows=rows)
 
 
 def measure_all(
@@ -307,8 +304,3 @@ def scene_work(config: ModelConfig, case: Row) -> dict[str, Work]:
     share = case.frames / case.window_frames
     times = {"encode": share, "transformer": float(len(windows)), "decode": share}
     return {name: Work(one.tflop * times[name], one.gbytes * times[name]) for name, one in window.items()}
-
-
-def write(path: Path, machine: Machine, rows: list[Row]) -> None:
-    found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(found, indent=1) + "\n")

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -188,11 +187,10 @@ def main(chosen: argparse.Namespace) -> None:
             compiled = f"{found['compiled']:.0f} kernels compiled, {found['found']:.0f} found"
             print(f"{kind:6}{cells}  {compiled}, {found['compiling']:.2f} s", flush=True)
     if chosen.json:
-        from benchmarks.gpu.machine import this_machine
+        from benchmarks.gpu.machine import save, this_machine
         from restoration_runner.models.device import prepare_device
 
-        machine = this_machine(prepare_device(chosen.device), tiny=chosen.tiny)
-        chosen.json.write_text(json.dumps({"machine": asdict(machine), "rows": rows}, indent=1) + "\n")
+        save(chosen.json, this_machine(prepare_device(chosen.device), tiny=chosen.tiny), rows=rows)
 
 
 def _again(role: str, words: list[str], folder: Path, environment: dict[str, str]) -> str:

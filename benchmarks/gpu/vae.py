@@ -6,7 +6,6 @@ the restorer does. Errors are relative L2 to the plain VAE in fp32 (without TF32
 
 import argparse
 import gc
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +15,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.machine import GIB, describe, synchronize, this_machine
+from benchmarks.gpu.machine import GIB, begin, save, synchronize
 from benchmarks.gpu.networks import config_of, materialise
 from benchmarks.gpu.stages import SIZES, TINY
-from restoration_runner.models.device import prepare_device
 from restoration_runner.models.seedvr2.config import VaeConfig
 from restoration_runner.models.seedvr2.fast.vae import FastVae
 from restoration_runner.models.seedvr2.fast.vae_state import VaeKnobs
@@ -246,10 +244,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @torch.no_grad()
 def main(chosen: argparse.Namespace) -> None:
-    device = prepare_device(chosen.device)
+    device, machine = begin(chosen)
     config = config_of("seedvr2-3b", tiny=chosen.tiny).vae
-    machine = this_machine(device, tiny=chosen.tiny)
-    print(describe(machine), flush=True)
     print(
         f"{'part':8}{'clip':15}{'path':17}{'ms':>9}{'live':>8}{'reserved':>10}{'state':>8}{'weights':>9}{'first s':>9}"
     )
@@ -257,7 +253,7 @@ def main(chosen: argparse.Namespace) -> None:
     for row in rows_of(chosen, config, device):
         rows.append(row)
         show(row)
-        write(chosen, {"machine": asdict(machine), "rows": [asdict(row) for row in rows]})
+        save(chosen.json, machine, rows=rows)
     errors = []
     if chosen.accuracy:
         print(f"\n{'path':24}{'type':10}{'streamed':10}{'encode':>10}{'decode':>10}")
@@ -269,11 +265,4 @@ def main(chosen: argparse.Namespace) -> None:
     for pair in agreements(chosen, config, device) if chosen.agreement else ():
         pairs.append(pair)
         print(f"{pair}", flush=True)
-    found = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
-    write(chosen, found | {"errors": [asdict(error) for error in errors], "pairs": [asdict(pair) for pair in pairs]})
-
-
-def write(chosen: argparse.Namespace, found: dict[str, object]) -> None:
-    """After each row: a run that is cut short leaves what it has."""
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+    save(chosen.json, machine, rows=rows, errors=errors, pairs=pairs)

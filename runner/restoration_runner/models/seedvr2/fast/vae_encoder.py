@@ -20,7 +20,7 @@ from restoration_runner.models.seedvr2.fast.vae_blocks import (
 from restoration_runner.models.seedvr2.fast.vae_causal import CausalConv
 from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
 from restoration_runner.models.seedvr2.fast.vae_middle import MiddleBlock
-from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, VaeKnobs, past_of, with_two_before
 from restoration_runner.models.seedvr2.fast.vae_winograd import res_block
 
 
@@ -32,10 +32,7 @@ class FirstConv:
         self.weight, self.bias = channels_last(unfolded_weight(weight), weight.dtype), bias_of(conv).float()
 
     def __call__(self, x: Tensor, state: FastState | None) -> Activation:
-        past = past_of(state, self)
-        known = torch.cat([x[:1], x[:1], x] if past is None else [past.frames, x])
-        if state is not None:
-            state.remember(self, known[-2:].clone(), seen=x.shape[0] + (past.seen if past else 0))
+        known = with_two_before(x, self, state)
         return Activation(convolve(unfold_taps(known), self.weight, pad=(1, 0)), self.bias)
 
 

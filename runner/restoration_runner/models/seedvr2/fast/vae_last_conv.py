@@ -5,13 +5,12 @@ A 3-D convolution to three channels keeps most of a tensor core's columns empty.
 460 or 615 ms that could be told from noise.
 """
 
-import torch
 from torch import Tensor
 
 from restoration_runner.models.seedvr2 import vae
 from restoration_runner.models.seedvr2.fast.vae_blocks import bias_of, weight_of
 from restoration_runner.models.seedvr2.fast.vae_convolve import channels_last, convolve
-from restoration_runner.models.seedvr2.fast.vae_state import FastState, past_of
+from restoration_runner.models.seedvr2.fast.vae_state import FastState, with_two_before
 
 CHANNEL_MULTIPLE = 8
 """cuDNN's tensor core kernels need it."""
@@ -25,13 +24,7 @@ class LastConv:
         self.weight, self.bias = channels_last(maps_weight(weight), weight.dtype), bias_of(conv).float()
 
     def __call__(self, x: Tensor, state: FastState | None) -> Tensor:
-        past = past_of(state, self)
-        maps = convolve(x, self.weight)
-        before = maps[:1].expand(2, -1, -1, -1) if past is None else past.frames
-        if state is not None:
-            known = torch.cat([before, maps[-2:]])[-2:].clone()
-            state.remember(self, known, seen=x.shape[0] + (past.seen if past else 0))
-        return sum_of_taps(maps, before, self.bias)
+        return sum_of_taps(with_two_before(convolve(x, self.weight), self, state), self.bias)
 
 
 def maps_weight(weight: Tensor) -> Tensor:
@@ -43,14 +36,13 @@ def maps_weight(weight: Tensor) -> Tensor:
     return maps
 
 
-def sum_of_taps(maps: Tensor, before: Tensor, bias: Tensor) -> Tensor:
-    """`y[t] = maps[t, 2C:3C] + bias + maps[t-2, :C] + maps[t-1, C:2C]`, rounded once.
+def sum_of_taps(maps: Tensor, bias: Tensor) -> Tensor:
+    """`y[t] = maps[t+2, 2C:3C] + bias + maps[t, :C] + maps[t+1, C:2C]`, rounded once.
 
-    maps `[T, H, W, K]`, y `[T, H, W, C]`, bias `[C]` fp32; before `[2, H, W, K]` has the maps of frames -2 and -1.
+    maps `[T+2, H, W, K]`, y `[T, H, W, C]`, bias `[C]` fp32.
     """
-    T, C = maps.shape[0], bias.shape[0]
-    y = maps[..., 2 * C : 3 * C] + bias
-    for back, taps in ((2, slice(0, C)), (1, slice(C, 2 * C))):
-        y[:back] += before[-back:][:T, ..., taps]
-        y[back:] += maps[:-back, ..., taps]
+    C = bias.shape[0]
+    y = maps[2:, ..., 2 * C : 3 * C] + bias
+    y += maps[:-2, ..., :C]
+    y += maps[1:-1, ..., C : 2 * C]
     return y.to(maps.dtype)

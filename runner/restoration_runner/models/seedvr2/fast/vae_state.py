@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from restoration_runner.models.kernels import winograd
@@ -92,6 +93,18 @@ class FastState:
     def size_bytes(self) -> int:
         """What the past keeps alive: of a view all that it is a view of."""
         return sum(past.frames.untyped_storage().nbytes() for past in self._pasts.values())
+
+
+def with_two_before(x: Tensor, layer: object, state: FastState | None) -> Tensor:
+    """`x [T, H, W, C]` behind the two frames before it, which are copies of its first one where a clip begins.
+
+    The state keeps the last two for this layer's next call.
+    """
+    past = past_of(state, layer)
+    known = torch.cat([x[:1], x[:1], x] if past is None else [past.frames, x])
+    if state is not None:
+        state.remember(layer, known[-2:].clone(), seen=x.shape[0] + (past.seen if past else 0))
+    return known
 
 
 def past_of(state: FastState | None, layer: object) -> Past | None:
